@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build and install fer_perception, by pip or as an ament_python package by colcon."""
+
+from __future__ import annotations
+
+import os
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'fer_perception'
+
+
+def files_in(folder: str) -> list[str]:
+    """Return the files directly in a folder of the checkout."""
+    return sorted(path for path in glob(f'{folder}/*') if os.path.isfile(path))
+
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Facial expressions from camera images, with an honest uncertainty, for ROS 2.',
+    maintainer='fer_perception maintainers',
+    maintainer_email='maintainers@fer-perception.org',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=[f'{PACKAGE}*', 'fer_training*']),
+    package_data={
+        '': ['*.safetensors', '*.json', '*.yaml', 'py.typed'],
+    },
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        (f'share/{PACKAGE}/launch', files_in('launch')),
+        (f'share/{PACKAGE}/config', files_in('config')),
+    ],
+    zip_safe=False,
+    # Lower bounds are versions that the tests passed with. ROS itself is not here: it comes from
+    # the distribution, or from scripts/requirements-ros.txt.
+    install_requires=[
+        # Imports as dlib. A machine with its own build of dlib (say with CUDA, or on a processor
+        # without a wheel) needs no dlib-bin: install with `pip install --no-deps`, as colcon does.
+        'dlib-bin>=20.0.1',
+        'numpy>=1.26',
+        'opencv-python-headless>=4.9',
+        'rosbags>=0.11.7',
+        'safetensors>=0.5',
+        'scipy>=1.12',
+        'torch>=2.13',
+        'tqdm>=4.66',
+    ],
+    extras_require={
+        'plots': ['matplotlib>=3.8'],
+        'training': ['matplotlib>=3.8', 'scikit-learn>=1.4'],
+        'dev': [
+            'hypothesis>=6.100',
+            'mypy>=2.4',
+            'pytest>=8.0',
+            'ruff>=0.17',
+        ],
+    },
+    entry_points={
+        'console_scripts': [
+            f'fer_node = {PACKAGE}.node:main',
+            f'fer_replay = {PACKAGE}.replay:main',
+            f'fer_publish = {PACKAGE}.publish:main',
+            f'fer_assets = {PACKAGE}.assets:main',
+            'fer_train = fer_training.cli:main',
+        ],
+    },
+)
