@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model file: safetensors with the model's whole description in the metadata.
+
+Nothing is unpickled. Loading checks every tensor and every field and names what is wrong.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fer_perception.graph.edges import check_edge_list
+from fer_perception.graph.normalization import NORMALIZATIONS
+from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_perception.uncertainty.estimate import DecisionRule
+
+FORMAT_VERSION = 1
+ARCHITECTURE = 'pst_bln'
+
+
+class ModelFileError(ValueError):
+    """Say which file cannot be loaded, and what in it is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Describe everything that a model needs besides its weights."""
+
+    network: PstBlnConfig  # topology, window in frames, padding, dropout rate
+    edge_list: tuple[tuple[int, int], ...]  # E pairs of landmarks, dlib's numbering
+    classes: tuple[str, ...]  # labels in the order of the outputs
+    frame_rate: float  # frames per second that the network expects
+    normalization: str  # 'similarity' or 'centred'
+    temperature: float = 1.0  # calibration: logits are divided by it
+    abstention_threshold: float = 0.5  # lowest confidence that counts as CONFIDENT
+    warm_up_s: float = 0.5  # seconds of evidence before any answer counts
+    training: dict[str, Any] = field(default_factory=dict)  # data, settings, scores
+    licence: str = ''  # terms of the weights
+
+    def __post_init__(self) -> None:
+        """Refuse descriptions that contradict themselves."""
+        check_edge_list(self.edges)
+        if len(self.edge_list) != self.network.edges:
+            raise ValueError(
+                f'edge_list has {len(self.edge_list)} edges, the network {self.network.edges}'
+            )
+        if len(self.classes) != self.network.classes or len(set(self.classes)) != len(
+            self.classes
+        ):
+            raise ValueError(
+                f'classes must be {self.network.classes} different labels, not {self.classes}'
+            )
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(f'unknown normalization {self.normalization!r}')
+        for name in ('frame_rate', 'temperature'):
+            if not 0 < getattr(self, name) < float('inf'):
+                raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
+        _ = self.rule  # checks the thresholds
+
+    @property
+    def rule(self) -> DecisionRule:
+        """The decision rule that the thresholds make."""
+        return DecisionRule(
+            abstention_threshold=self.abstention_threshold, warm_up_s=self.warm_up_s
+        )
+
+    @property
+    def edges(self) -> np.ndarray:
+        """The edge list as an array (E, 2)."""
+        return np.array(self.edge_list)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Hold a network in evaluation mode with its description."""
+
+    network: PstBln
+    description: ModelDescription
+
+
+def save_model(path: Path, network: PstBln, description: ModelDescription) -> None:
+    """Write a model file.
+
+    Raises ValueError if the description is of another network, or a weight is not finite.
+    """
+    if network.config != description.network:
+        raise ValueError('the description is of another network than the one to save')
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f'tensor {name} is not finite; the network is not fit to be saved')
+    metadata = {name: json.dumps(value) for name, value in asdict(description).items()}
+    metadata |= {
+        'format_version': json.dumps(FORMAT_VERSION),
+        'architecture': json.dumps(ARCHITECTURE),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata=metadata)
+
+
+def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel:
+    """Read a model file, checking every field and every tensor.
+
+    Returns the network in evaluation mode on `device`. Raises ModelFileError naming the file and
+    the first thing wrong with it.
+    """
+    if not path.is_file():
+        raise ModelFileError(f'model file {path} does not exist')
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
+    try:
+        description = _read_description(metadata)
+        network = PstBln(description.network, quiet=True)
+        _check_tensors(network, tensors)
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f'{path}: {error}') from error
+    network.load_state_dict(tensors)
+    return LoadedModel(network.to(device).eval(), description)
+
+
+def _read_description(metadata: dict[str, str]) -> ModelDescription:
+    values = {name: _read_json(name, text) for name, text in metadata.items()}
+    version = values.pop('format_version', None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f'format_version is {version}, this program reads version {FORMAT_VERSION}'
+        )
+    architecture = values.pop('architecture', None)
+    if architecture != ARCHITECTURE:
+        raise ValueError(f'architecture is {architecture!r}, this program reads {ARCHITECTURE!r}')
+    _check_fields('the metadata', ModelDescription, values)
+    _check_fields("'network'", PstBlnConfig, values['network'])
+    network = dict(values['network'])
+    for name in ('channels', 'strides'):
+        network[name] = _tuple_of(f'network.{name}', network[name], int)
+    values['network'] = PstBlnConfig(**network)
+    pairs = _tuple_of('edge_list', values['edge_list'], list)
+    values['edge_list'] = tuple(_tuple_of('an edge of edge_list', pair, int) for pair in pairs)
+    if wrong := [pair for pair in values['edge_list'] if len(pair) != 2]:
+        raise ValueError(f'edge_list must hold pairs of landmarks, not {wrong[0]}')
+    values['classes'] = _tuple_of('classes', values['classes'], str)
+    return ModelDescription(**values)
+
+
+def _read_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'field {name!r} is no JSON: {error}') from error
+
+
+def _check_fields(where: str, kind: type, values: Any) -> None:
+    known = {item.name: item.type for item in fields(kind)}
+    given = set(_typed(where, values, dict))
+    if unknown := given - known.keys():
+        raise ValueError(f'{where} has unknown fields: {", ".join(sorted(unknown))}')
+    if missing := known.keys() - given:
+        raise ValueError(f'{where} lacks fields: {", ".join(sorted(missing))}')
+    for name, expected in known.items():
+        if expected in (int, float, str, bool):
+            allowed = (int, float) if expected is float else expected
+            _typed(name, values[name], allowed)
+
+
+def _typed(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = ' or '.join(item.__name__ for item in kinds)
+        raise ValueError(f'{name} must be {wanted}, not {value!r}')
+    return value
+
+
+def _tuple_of(name: str, values: Any, kind: type) -> tuple[Any, ...]:
+    return tuple(_typed(name, value, kind) for value in _typed(name, values, list))
+
+
+def _check_tensors(network: PstBln, tensors: dict[str, torch.Tensor]) -> None:
+    expected = network.state_dict()
+    if missing := expected.keys() - tensors.keys():
+        raise ValueError(f'tensors are missing: {", ".join(sorted(missing))}')
+    if extra := tensors.keys() - expected.keys():
+        raise ValueError(f'tensors are unknown: {", ".join(sorted(extra))}')
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            raise ValueError(
+                f'tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, '
+                f'it must be {expected[name].dtype} {tuple(expected[name].shape)}'
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f'tensor {name} is not finite')

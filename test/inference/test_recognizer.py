@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landmarks become expressions, wherever the face is and whatever the camera's rate."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from faces_made import face_landmarks, transformed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models_made import description_of, small_network
+
+from fer_perception.inference.monte_carlo import MonteCarloDropout
+from fer_perception.inference.recognizer import ExpressionRecognizer
+from fer_perception.models.model_file import LoadedModel
+from fer_perception.uncertainty.estimate import DecisionRule, ExpressionEstimate, ExpressionState
+
+
+def model(**changes: Any) -> LoadedModel:
+    network = small_network()
+    return LoadedModel(network, description_of(network, warm_up_s=0.1, **changes))
+
+
+def read(
+    recognizer: ExpressionRecognizer, landmarks: np.ndarray, frame_rate: float = 30.0
+) -> list[ExpressionEstimate | None]:
+    recognizer.keep_only(())
+    return [
+        recognizer.update('a0000', frame, index / frame_rate)
+        for index, frame in enumerate(landmarks)
+    ]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    scale=st.floats(0.2, 10.0),
+    roll=st.floats(-1.5, 1.5),
+    x=st.floats(-1000.0, 1000.0),
+    y=st.floats(-1000.0, 1000.0),
+)
+def test_translation_scale_and_roll_leave_the_probabilities_unchanged(
+    shipped_model: LoadedModel, scale: float, roll: float, x: float, y: float
+) -> None:
+    landmarks = face_landmarks(frames=20)
+    moved = transformed(landmarks, scale=scale, roll=roll, shift=(x, y))
+    pairs = [
+        read(ExpressionRecognizer(shipped_model, mc_samples=3, seed=1), track)
+        for track in (landmarks, moved)
+    ]
+    for here, there in zip(*pairs, strict=True):
+        assert here is not None and there is not None
+        assert np.abs(here.probabilities - there.probabilities).max() < 1e-4
+
+
+def test_state_warms_up_and_evidence_grows_to_the_window() -> None:
+    estimates = read(
+        ExpressionRecognizer(
+            model(), mc_samples=2, rule=DecisionRule(abstention_threshold=0.0, warm_up_s=0.1)
+        ),
+        face_landmarks(frames=9),
+    )
+    known = [estimate for estimate in estimates if estimate is not None]
+    assert [estimate.state.name for estimate in known] == (
+        ['WARMING_UP'] * 2 + ['CONFIDENT'] * 7
+    )
+    evidence = [estimate.window_s * 30 for estimate in known]
+    assert evidence == pytest.approx([1, 2, 3, 4, 5, 5, 5, 5, 5])
+    assert all(estimate.mc_samples == 2 for estimate in known)
+
+
+def test_a_faster_camera_updates_at_the_models_rate() -> None:
+    estimates = read(
+        ExpressionRecognizer(model(), mc_samples=2), face_landmarks(frames=58), frame_rate=120.0
+    )
+    assert sum(estimate is not None for estimate in estimates) == 15
+
+
+def test_a_slower_camera_fills_the_window_as_fast() -> None:
+    last = read(
+        ExpressionRecognizer(model(), mc_samples=2), face_landmarks(frames=3), frame_rate=15.0
+    )[-1]
+    assert last is not None and last.window_s == pytest.approx(5 / 30)
+
+
+def test_live_answers_are_those_of_the_clip() -> None:
+    """The mean over many samples agrees with windowed Monte Carlo dropout within five errors."""
+    import torch
+
+    from fer_perception.graph.edges import edge_vectors
+    from fer_perception.graph.normalization import normalize_landmarks
+
+    loaded = model(temperature=1.7)
+    landmarks = face_landmarks(frames=12)
+    live = read(ExpressionRecognizer(loaded, mc_samples=2000, seed=1), landmarks)[-1]
+    assert live is not None
+    vectors = edge_vectors(normalize_landmarks(landmarks), loaded.description.edges)
+    clip = MonteCarloDropout(loaded.network, samples=2000, temperature=1.7, seed=2)(
+        torch.from_numpy(vectors)[None]
+    )[:, 0].numpy()
+    error = 5 * clip.std(0) / np.sqrt(1000)
+    assert (np.abs(live.probabilities - clip.mean(0)) < error + 1e-6).all()
+
+
+def test_after_a_gap_a_face_starts_anew() -> None:
+    recognizer = ExpressionRecognizer(model(), mc_samples=2)
+    landmarks = face_landmarks(frames=10)
+    for index in range(9):
+        recognizer.update('a0000', landmarks[index], index / 30)
+    late = recognizer.update('a0000', landmarks[9], 5.0)
+    assert late is not None and late.state == ExpressionState.WARMING_UP
+    assert late.window_s == pytest.approx(1 / 30)
+
+
+def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
+    def run(recognizer: ExpressionRecognizer, *, company: bool) -> np.ndarray:
+        for index, frame in enumerate(face_landmarks(frames=8)):
+            if company:
+                recognizer.update('b0000', frame * 1.3 + index, index / 30)
+            estimate = recognizer.update('a0000', frame, index / 30)
+        assert estimate is not None
+        return estimate.probabilities
+
+    still = replace(model().network.config, dropout=1e-9)  # masks that drop nothing
+    network = small_network(dropout=1e-9)
+    loaded = LoadedModel(network, description_of(network))
+    assert loaded.description.network == still
+    alone = run(ExpressionRecognizer(loaded, mc_samples=1), company=False)
+    recognizer = ExpressionRecognizer(loaded, mc_samples=1)
+    assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)
+    recognizer.keep_only(['b0000'])
+    assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)
+
+
+def test_landmarks_that_are_no_face_are_refused() -> None:
+    with pytest.raises(ValueError, match='no extent'):
+        ExpressionRecognizer(model(), mc_samples=2).update('a0000', np.zeros((68, 2)), 0.0)

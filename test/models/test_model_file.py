@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A saved model loads exactly; anything else than a whole, matching file is refused by name."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models_made import description_of, small_network
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fer_perception.models.model_file import (
+    LoadedModel,
+    ModelDescription,
+    ModelFileError,
+    load_model,
+    save_model,
+)
+
+Change = Callable[[dict[str, torch.Tensor], dict[str, str]], Any]
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('models') / 'model.safetensors'
+    network = small_network()
+    save_model(path, network, description_of(network, training={'data': 'none', 'f1': 0.5}))
+    return path
+
+
+def rewritten(saved: Path, folder: Path, change: Change) -> Path:
+    with safe_open(saved, framework='pt') as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(tensors, metadata)
+    path = folder / 'changed.safetensors'
+    save_file(tensors, path, metadata=metadata)
+    return path
+
+
+def test_save_then_load_is_exact(saved: Path) -> None:
+    network = small_network()
+    loaded = load_model(saved)
+    assert loaded.description == description_of(network, training={'data': 'none', 'f1': 0.5})
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], tensor), name
+    clip = torch.randn(2, 2, 9, 181)
+    with torch.no_grad():
+        assert torch.equal(loaded.network(clip), network(clip))
+    assert not any(module.training for module in loaded.network.modules())
+
+
+def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel) -> None:
+    description = shipped_model.description
+    assert description.classes == (
+        'neutral', 'anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise'
+    )
+    assert description.network.padding == 'causal' and description.network.window > 0
+    assert description.training['validation_scores']['frames'] > 0
+    assert description.licence
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda t, m: t.pop('head.weight'), 'missing: head.weight'),
+        (lambda t, m: t.update(extra=torch.zeros(1)), 'unknown: extra'),
+        (lambda t, m: t.update({'head.bias': torch.zeros(8)}), 'head.bias'),
+        (lambda t, m: t.update({'head.bias': torch.zeros(7).double()}), 'float64'),
+        (lambda t, m: t.update({'head.bias': torch.full((7,), torch.nan)}), 'not finite'),
+        (lambda t, m: m.update(format_version='2'), 'format_version is 2'),
+        (lambda t, m: m.pop('format_version'), 'format_version is None'),
+        (lambda t, m: m.update(architecture='"cnn"'), "'cnn'"),
+        (lambda t, m: m.update(colour='"red"'), 'unknown fields: colour'),
+        (lambda t, m: m.pop('edge_list'), 'lacks fields: edge_list'),
+        (lambda t, m: m.update(classes='["a", "b"]'), 'classes'),
+        (lambda t, m: m.update(classes='{not json'), "'classes' is no JSON"),
+        (lambda t, m: m.update(frame_rate='"fast"'), 'frame_rate'),
+        (lambda t, m: m.update(frame_rate='-30.0'), 'frame_rate'),
+        (lambda t, m: m.update(temperature='NaN'), 'temperature'),
+        (lambda t, m: m.update(edge_list='[[17, 18]]'), '1 edges'),
+        (lambda t, m: m.update(edge_list='[[1, 2], [3]]'), 'edge_list must hold pairs'),
+        (lambda t, m: m.update(edge_list='7'), 'edge_list must be list'),
+        (lambda t, m: m.update(edge_list='[[17, "x"]]'), 'edge_list must be int'),
+        (lambda t, m: m.update(network='[]'), "'network'"),
+        (lambda t, m: change_network(m, blocks=3), 'unknown fields: blocks'),
+        (lambda t, m: change_network(m, dropout=2.0), 'dropout'),
+        (lambda t, m: change_network(m, channels=[4, 'x']), 'channels'),
+        (lambda t, m: change_network(m, kernel_size=True), 'kernel_size'),
+    ],
+)
+def test_every_defect_is_refused_by_name(
+    saved: Path, tmp_path: Path, change: Change, message: str
+) -> None:
+    path = rewritten(saved, tmp_path, change)
+    with pytest.raises(ModelFileError, match=message) as refusal:
+        load_model(path)
+    assert path.name in str(refusal.value)
+
+
+def change_network(metadata: dict[str, str], **values: object) -> None:
+    metadata['network'] = json.dumps(json.loads(metadata['network']) | values)
+
+
+def test_pickles_truncated_and_missing_files_are_refused(saved: Path, tmp_path: Path) -> None:
+    whole = saved.read_bytes()
+    for name, data in (
+        ('pickle', pickle.dumps({'head.weight': [1.0]})),
+        ('truncated', whole[: len(whole) // 2]),
+        ('empty', b''),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(ModelFileError, match=name):
+            load_model(path)
+    with pytest.raises(ModelFileError, match='does not exist'):
+        load_model(tmp_path / 'nowhere')
+
+
+@settings(deadline=None, max_examples=60)
+@given(position=st.integers(0, 20_000), value=st.integers(0, 255))
+def test_a_damaged_header_never_loads_as_another_model(
+    saved: Path, tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
+    data = bytearray(saved.read_bytes())
+    data[position] = value
+    path = tmp_path_factory.mktemp('damaged') / 'model.safetensors'
+    path.write_bytes(data)
+    try:
+        loaded = load_model(path)
+    except ModelFileError:
+        return
+    # What still loads is a whole network that works.
+    with torch.no_grad():
+        assert loaded.network(torch.zeros(1, 2, 3, 181)).shape == (1, 7)
+
+
+def test_what_cannot_be_described_is_not_saved(tmp_path: Path) -> None:
+    network = small_network()
+    description = description_of(network)
+    with pytest.raises(ValueError, match='another network'):
+        save_model(tmp_path / 'a', small_network(channels=(3,)), description)
+    with torch.no_grad():
+        network.head.bias[0] = torch.inf
+    with pytest.raises(ValueError, match='head.bias'):
+        save_model(tmp_path / 'a', network, description)
+    assert not (tmp_path / 'a').exists()
+
+
+def test_contradictions_in_a_description_are_refused() -> None:
+    description = description_of(small_network())
+    for field, value in (
+        ('classes', ('a',) * 7),
+        ('normalization', 'none'),
+        ('abstention_threshold', 1.5),
+        ('warm_up_s', -1.0),
+    ):
+        values = {**vars(description), field: value}
+        with pytest.raises(ValueError, match=field):
+            ModelDescription(**values)
