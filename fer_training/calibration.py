@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration of a fitted network on validation tracks: temperature, threshold, scores."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.metrics import f1_score
+
+from fer_perception.inference.monte_carlo import only_dropout_active
+from fer_perception.models.pst_bln import PstBln
+from fer_training.dataset import IGNORED, TrackTensors, batch_edge_vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Hold what validation chose and measured, all with Monte Carlo dropout."""
+
+    temperature: float  # lowest negative log-likelihood
+    abstention_threshold: float  # lowest confidence that keeps the risk
+    accuracy: float  # share of frames right
+    macro_f1: float
+    negative_log_likelihood: float  # nats, after temperature scaling
+    coverage: float  # share of frames that are CONFIDENT
+    risk: float  # share of CONFIDENT frames that are wrong
+    frames: int
+    mc_samples: int
+
+
+def calibrate(
+    network: PstBln,
+    data: TrackTensors,
+    *,
+    edges: torch.Tensor,
+    max_risk: float = 0.05,
+    lowest_threshold: float = 0.5,
+    mc_samples: int = 20,
+    every: int = 6,
+    seed: int = 1,
+) -> Calibration:
+    """Choose temperature and abstention threshold on every sixth frame of validation tracks.
+
+    The temperature minimises the negative log-likelihood of the mean of the samples' softmax;
+    the threshold is the lowest, not below `lowest_threshold`, at which at most `max_risk` of the
+    CONFIDENT frames are wrong. Raises ValueError if no frame has a target.
+    """
+    logits, targets = _sample_logits(network, data, edges, mc_samples, every, seed)
+    if not len(targets):
+        raise ValueError('no frame of the validation tracks has a target')
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        mean = softmax(logits / np.exp(log_temperature), axis=-1).mean(0)  # (M, C)
+        return float(-np.log(mean[np.arange(len(targets)), targets] + 1e-12).mean())
+
+    best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 2.0), method='bounded')
+    temperature = float(np.exp(best.x))
+    mean = softmax(logits / temperature, axis=-1).mean(0)  # (M, C)
+    confidence, right = mean.max(-1), mean.argmax(-1) == targets
+    threshold = _lowest_threshold(confidence, right, max_risk, lowest_threshold)
+    confident = confidence >= threshold
+    return Calibration(
+        temperature=temperature,
+        abstention_threshold=threshold,
+        accuracy=float(right.mean()),
+        macro_f1=float(f1_score(targets, mean.argmax(-1), average='macro')),
+        negative_log_likelihood=float(best.fun),
+        coverage=float(confident.mean()),
+        risk=float(1.0 - right[confident].mean()) if confident.any() else 0.0,
+        frames=len(targets),
+        mc_samples=mc_samples,
+    )
+
+
+@torch.inference_mode()
+def _sample_logits(
+    network: PstBln, data: TrackTensors, edges: torch.Tensor, samples: int, every: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw logits of single frames: (S, M, C) and their targets (M,)."""
+    stride = network.config.total_stride
+    generator = torch.Generator().manual_seed(seed)
+    frames = slice(network.config.window - 1, None, every)
+    logits, targets = [], []
+    with only_dropout_active(network, generator):
+        for start in range(0, len(data), 64):
+            vectors = batch_edge_vectors(data.landmarks[start : start + 64], edges)
+            shared = network.deterministic_part(vectors)
+            drawn = torch.stack(
+                [network.random_logits_over_time(shared)[:, frames] for _ in range(samples)]
+            )  # (S, n, t, C)
+            logits.append(drawn.flatten(1, 2).numpy())
+            targets.append(data.targets[start : start + 64, ::stride][:, frames].flatten().numpy())
+    known = np.concatenate(targets) != IGNORED
+    return np.concatenate(logits, axis=1)[:, known], np.concatenate(targets)[known]
+
+
+def _lowest_threshold(
+    confidence: np.ndarray, right: np.ndarray, max_risk: float, lowest: float
+) -> float:
+    order = np.argsort(-confidence)
+    risk = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    allowed = np.flatnonzero(risk <= max_risk)
+    if not len(allowed):
+        return 1.0
+    return max(lowest, float(confidence[order][allowed[-1]]))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The track file: labelled landmark tracks of many sequences in one .npz."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer_perception.graph.landmarks import check_landmarks
+
+
+class TrackFileError(ValueError):
+    """Say which track file cannot be read, and what in it is wrong."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Hold the landmarks of one face over time."""
+
+    landmarks: np.ndarray  # (F, 68, 2) pixels, origin top left
+    label: str  # expression at its apex
+    subject: str  # who it is
+    frame_rate: float  # frames per second
+    intensity: np.ndarray | None = None  # (F,) 0 to 1: how much of the expression is there
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Seconds of each frame since the first, (F,)."""
+        return np.arange(len(self.landmarks)) / self.frame_rate
+
+
+def write_tracks(path: Path, tracks: list[Track]) -> None:
+    """Write a track file.
+
+    Arrays: landmarks (F, 68, 2) of all sequences one after another; length, label, subject and
+    fps (N,); intensity (F,) if every track has it.
+    """
+    arrays = {
+        'landmarks': np.concatenate([track.landmarks for track in tracks]).astype(np.float32),
+        'length': np.array([len(track.landmarks) for track in tracks], np.int32),
+        'label': np.array([track.label for track in tracks]),
+        'subject': np.array([track.subject for track in tracks]),
+        'fps': np.array([track.frame_rate for track in tracks], np.float32),
+    }
+    intensities = [track.intensity for track in tracks if track.intensity is not None]
+    if len(intensities) == len(tracks):
+        arrays['intensity'] = np.concatenate(intensities).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('wb') as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_tracks(path: Path) -> list[Track]:
+    """Read a track file, checking that its arrays belong together.
+
+    Raises TrackFileError naming the file and what is wrong with it.
+    """
+    if not path.is_file():
+        raise TrackFileError(f'track file {path} does not exist')
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _split(arrays)
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise TrackFileError(f'{path} is no track file: {error}') from error
+
+
+def _split(arrays: dict[str, np.ndarray]) -> list[Track]:
+    needed = ('landmarks', 'length', 'label', 'subject', 'fps')
+    if missing := [name for name in needed if name not in arrays]:
+        raise ValueError(f'it lacks the arrays {", ".join(missing)}')
+    landmarks, length = arrays['landmarks'], arrays['length']
+    check_landmarks(landmarks)
+    if landmarks.ndim != 3 or not np.issubdtype(length.dtype, np.integer):
+        raise ValueError('landmarks must be (F, 68, 2) and length whole numbers')
+    counts = {name: len(arrays[name]) for name in needed[1:]}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f'its arrays disagree on the number of sequences: {counts}')
+    if (length < 1).any() or length.sum() != len(landmarks):
+        raise ValueError(
+            f'the lengths sum to {length.sum()} frames, but there are {len(landmarks)}'
+        )
+    if not (arrays['fps'] > 0).all():
+        raise ValueError('fps must be positive')
+    intensity = arrays.get('intensity')
+    if intensity is not None and intensity.shape != (len(landmarks),):
+        raise ValueError(f'intensity must be ({len(landmarks)},), not {intensity.shape}')
+    ends = np.cumsum(length)
+    return [
+        Track(
+            landmarks=landmarks[end - frames : end],
+            label=str(label),
+            subject=str(subject),
+            frame_rate=float(fps),
+            intensity=None if intensity is None else intensity[end - frames : end],
+        )
+        for end, frames, label, subject, fps in zip(
+            ends, length, arrays['label'], arrays['subject'], arrays['fps'], strict=True
+        )
+    ]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting learns, repeats with the seed, resumes after an interruption; the commands work."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faces_made import face_landmarks
+
+from fer_perception.graph.edges import load_edge_list
+from fer_perception.models.model_file import load_model
+from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_training import fitting
+from fer_training.calibration import calibrate
+from fer_training.cli import main
+from fer_training.dataset import TrackTensors, track_tensors
+from fer_training.fitting import FitConfig, fit
+from fer_training.tracks import Track
+
+CLASSES = ('neutral', 'happiness')
+EDGES = torch.from_numpy(load_edge_list())
+NETWORK = PstBlnConfig(channels=(4, 4), classes=2, edges=181, window=5, kernel_size=3)
+
+
+def toy_data(count: int = 24, seed: int = 0) -> TrackTensors:
+    """Make faces whose mouth is wide or not."""
+    tracks = []
+    for index in range(count):
+        landmarks = face_landmarks(frames=12, seed=seed + index)
+        if index % 2:
+            landmarks[:, 48:68, 0] *= 1.4
+        tracks.append(Track(landmarks, CLASSES[index % 2], f's{index}', 30.0))
+    return track_tensors(tracks, classes=CLASSES, frame_rate=30.0, normalization='similarity')
+
+
+def silent(_: str) -> None:
+    """Take a log line and say nothing."""
+
+
+def weights(network: PstBln) -> dict[str, torch.Tensor]:
+    return network.state_dict()
+
+
+CONFIG = FitConfig(epochs=5, batch_size=8, warm_up_frames=2)
+
+
+@pytest.fixture(scope='module')
+def fitted() -> PstBln:
+    return fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, log=silent)
+
+
+def test_a_toy_task_is_learned_and_calibrated(fitted: PstBln) -> None:
+    calibration = calibrate(fitted, toy_data(seed=1000), edges=EDGES, every=2)
+    assert calibration.accuracy > 0.95 and calibration.macro_f1 > 0.95
+    assert calibration.temperature > 0
+    assert calibration.risk <= 0.05 and 0.5 <= calibration.abstention_threshold <= 1.0
+    assert not fitted.training
+
+
+def test_the_same_seed_gives_the_same_network(fitted: PstBln) -> None:
+    again = fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, log=silent)
+    for name, tensor in weights(fitted).items():
+        assert torch.equal(tensor, weights(again)[name]), name
+
+
+def test_an_interrupted_fit_goes_on_and_ends_the_same(
+    fitted: PstBln, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / 'fit.checkpoint'
+    lines: list[str] = []
+
+    def stop_after_two(line: str) -> None:
+        lines.append(line)
+        if line.startswith('epoch 3'):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, checkpoint=checkpoint,
+            log=stop_after_two)
+    assert checkpoint.is_file()
+    lines.clear()
+    resumed = fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, checkpoint=checkpoint,
+                  log=lines.append)
+    assert 'going on after epoch 2' in lines[0]
+    for name, tensor in weights(fitted).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    assert not checkpoint.exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
+    checkpoint = tmp_path / 'fit.checkpoint'
+    lines: list[str] = []
+    network = PstBln(NETWORK, quiet=True)
+    fitting._write_checkpoint(checkpoint, {'settings': {}, 'network': network.state_dict()})
+    fit(NETWORK, toy_data(8), edges=EDGES, config=FitConfig(epochs=1, batch_size=8),
+        checkpoint=checkpoint, log=lines.append)
+    assert 'other settings' in lines[0]
+
+
+def test_commands_make_a_model_from_a_basis(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    basis = str(shared_data / 'ict_facekit_68.npz')
+    for name, seed in (('train', '1'), ('validation', '2')):
+        arguments = ['synth', '--basis', basis, '--out', str(tmp_path / f'{name}.npz')]
+        assert main([*arguments, '--count', '28', '--seed', seed]) == 0
+    arguments = ['fit', '--tracks', str(tmp_path / 'train.npz'), '--validation',
+                 str(tmp_path / 'validation.npz'), '--out', str(tmp_path / 'model.safetensors')]
+    assert main([*arguments, '--channels', '3', '3', '--epochs', '1', '--licence', 'none']) == 0
+    assert 'macro F1' in capsys.readouterr().out
+    description = load_model(tmp_path / 'model.safetensors').description
+    assert description.training['sequences'] == 28
+    assert description.licence == 'none'
+    assert description.network.channels == (3, 3)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['synth', '--basis', 'nowhere.npz', '--out', 'x.npz'],
+        ['edges', '--basis', 'nowhere.npz', '--out', '.'],
+        ['fit', '--tracks', 'nowhere.npz', '--validation', 'nowhere.npz', '--out', 'm'],
+    ],
+)
+def test_bad_input_ends_with_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert 'nowhere.npz' in error and len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_without_targets_is_refused(fitted: PstBln) -> None:
+    data = toy_data(4)
+    empty = TrackTensors(data.landmarks, torch.full_like(data.targets, -100))
+    with pytest.raises(ValueError, match='no frame'):
+        calibrate(fitted, empty, edges=EDGES)
+
+
+def test_threshold_keeps_the_risk() -> None:
+    from fer_training.calibration import _lowest_threshold
+
+    confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.6])
+    right = np.array([True, True, True, False, True])
+    assert _lowest_threshold(confidence, right, 0.0, 0.5) == 0.8
+    assert _lowest_threshold(confidence, right, 0.2, 0.5) == 0.6
+    assert _lowest_threshold(confidence, right, 0.2, 0.75) == 0.75
+    assert _lowest_threshold(confidence, ~right, 0.05, 0.5) == 1.0
