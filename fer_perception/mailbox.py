@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mailbox with one slot: the newest item wins, older ones are dropped and counted."""
+
+import threading
+from typing import Generic, TypeVar
+
+Item = TypeVar('Item')
+
+
+class Mailbox(Generic[Item]):
+    """Hands the newest item from one thread to another."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._item: Item | None = None
+        self._closed = False
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many items were replaced before anybody took them."""
+        return self._dropped
+
+    def put(self, item: Item) -> None:
+        """Put an item in, replacing one that was not taken yet."""
+        with self._condition:
+            if self._item is not None:
+                self._dropped += 1
+            self._item = item
+            self._condition.notify()
+
+    def take(self) -> Item | None:
+        """Wait for an item and take it; None once the mailbox is closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._item is not None or self._closed)
+            item, self._item = self._item, None
+            return None if self._closed else item
+
+    def close(self) -> None:
+        """Wake whoever waits; from now on nothing is handed over."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fer_node: subscribes to a camera, publishes every face's expression with its uncertainty."""
+
+import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks
+from fer_perception.assets import AssetError
+from fer_perception.drawing import draw_result
+from fer_perception.faces.tracker import FaceTrackerConfig
+from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
+from fer_perception.mailbox import Mailbox
+from fer_perception.messages import (
+    expression_array_message,
+    expression_message,
+    image_message,
+    landmarks_message,
+    ros_message,
+    stamp_ns,
+)
+from fer_perception.pipeline import DEVICES, FrameResult, Pipeline, PipelineConfig
+from fer_perception.records import expression_records
+
+TRANSPORTS = ('raw', 'compressed')
+LOG_PERIOD_S = 5.0  # between two complaints of one kind
+
+# Newest image only; works with reliable and with best-effort cameras.
+IMAGE_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
+OUTPUT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=10,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+
+
+def _whole(default: int, text: str, low: int, high: int) -> tuple[int, ParameterDescriptor]:
+    span = IntegerRange(from_value=low, to_value=high, step=0)
+    return default, ParameterDescriptor(description=text, read_only=True, integer_range=[span])
+
+
+def _real(
+    default: float, text: str, low: float, high: float, *, read_only: bool = True
+) -> tuple[float, ParameterDescriptor]:
+    span = FloatingPointRange(from_value=low, to_value=high, step=0.0)
+    return default, ParameterDescriptor(
+        description=text, read_only=read_only, floating_point_range=[span]
+    )
+
+
+def _plain(default: Any, text: str, constraints: str = '') -> tuple[Any, ParameterDescriptor]:
+    return default, ParameterDescriptor(
+        description=text, read_only=True, additional_constraints=constraints
+    )
+
+
+# Every parameter: default and descriptor. Those that are not read-only apply at once.
+PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
+    'model': _plain('', 'Model file (.safetensors); empty: the one in the package.'),
+    'landmark_model': _plain(
+        '',
+        "dlib's shape_predictor_68_face_landmarks.dat; empty: $FER_LANDMARK_MODEL, or the copy "
+        'that fer_assets fetched.',
+    ),
+    'device': _plain(
+        'auto', 'Where the network runs; auto takes CUDA if there.', f'one of {", ".join(DEVICES)}'
+    ),
+    'image_transport': _plain(
+        'raw', 'Subscribe to image or to image/compressed.', f'one of {", ".join(TRANSPORTS)}'
+    ),
+    'mc_samples': _whole(100, 'Monte Carlo dropout samples of every face and image.', 1, 1000),
+    'abstention_threshold': _real(
+        -1.0,
+        'Lowest confidence that counts as CONFIDENT, 0 to 1; negative: as in the model file.',
+        -1.0,
+        1.0,
+        read_only=False,
+    ),
+    'threads': _whole(
+        1, 'CPU threads of the network; more only pay where cores stand idle.', 1, 256
+    ),
+    'detection_interval': _whole(
+        5, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
+    ),
+    'detection_side': _whole(
+        640, 'Longest side, in pixels, of the copy of the image that is searched.', 80, 8192
+    ),
+    'loss_tolerance_s': _real(
+        1.0, 'Seconds for which a face that is out of sight keeps its id.', 0.0, 60.0
+    ),
+    'deterministic_ids': _plain(False, 'Count the face ids up instead of drawing them (tests).'),
+    'seed': _whole(
+        -1, 'Seed of the dropout masks; -1: another one each time.', -1, 2**31 - 1
+    ),
+}
+
+
+class FerNode(Node):
+    """Connects the pipeline to ROS: the newest image in, expressions out."""
+
+    def __init__(self, *, context: Context | None = None) -> None:
+        """Declare the parameters, load the models, subscribe.
+
+        Raises what Pipeline raises for models that cannot be loaded, ValueError for a parameter
+        that is none of its choices.
+        """
+        super().__init__('fer_node', namespace='fer', context=context)
+        for name, (default, descriptor) in PARAMETERS.items():
+            self.declare_parameter(name, default, descriptor)
+        transport = self._value('image_transport')
+        if transport not in TRANSPORTS:
+            raise ValueError(f'image_transport must be raw or compressed, not {transport!r}')
+        self._convert = to_bgr if transport == 'raw' else compressed_to_bgr
+        self._pipeline = Pipeline(self._pipeline_config())
+        self._apply_threshold(self._value('abstention_threshold'))
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
+        self._expression = self.create_publisher(Expression, 'expression', OUTPUT_QOS)
+        self._expressions = self.create_publisher(ExpressionArray, 'expressions', OUTPUT_QOS)
+        self._landmarks = self.create_publisher(FaceLandmarks, 'landmarks', OUTPUT_QOS)
+        self._annotated = self.create_publisher(Image, 'image_annotated', OUTPUT_QOS)
+
+        self._mailbox: Mailbox[Any] = Mailbox()
+        self.counts: Counter[str] = Counter()  # of images, by what became of them
+        self._worker = threading.Thread(target=self._work, name='fer_worker', daemon=True)
+        self._worker.start()
+        topic = self.resolve_topic_name('image')
+        if transport == 'compressed':
+            topic += '/compressed'
+        self.create_subscription(
+            Image if transport == 'raw' else CompressedImage,
+            topic,
+            self._mailbox.put,
+            IMAGE_QOS,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self.get_logger().info(
+            f'reading faces on {topic}; {self._pipeline.model.network.parameter_summary()}; '
+            f'{self._value("mc_samples")} Monte Carlo samples on {self._pipeline.device}'
+        )
+
+    def close(self) -> None:
+        """Stop the worker and say what was done."""
+        self._mailbox.close()
+        self._worker.join(timeout=5.0)
+        counts = ', '.join(f'{count} {kind}' for kind, count in self.counts.items())
+        # Not by the logger: the context may be shut down already.
+        print(
+            f'fer_node: ended; images: {counts or "none"}, '
+            f'{self._mailbox.dropped} dropped for newer ones',
+            file=sys.stderr,
+        )
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _pipeline_config(self) -> PipelineConfig:
+        def path(name: str) -> Path | None:
+            return Path(self._value(name)).expanduser() if self._value(name) else None
+
+        seed = self._value('seed')
+        return PipelineConfig(
+            model=path('model'),
+            landmark_model=path('landmark_model'),
+            device=self._value('device'),
+            mc_samples=self._value('mc_samples'),
+            detection_side=self._value('detection_side'),
+            tracker=FaceTrackerConfig(
+                detection_interval=self._value('detection_interval'),
+                loss_tolerance_s=self._value('loss_tolerance_s'),
+            ),
+            deterministic_ids=self._value('deterministic_ids'),
+            seed=None if seed < 0 else seed,
+            threads=self._value('threads'),
+        )
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == 'abstention_threshold':
+                self._apply_threshold(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _apply_threshold(self, threshold: float) -> None:
+        rule = self._pipeline.model.description.rule
+        if threshold >= 0.0:
+            rule = replace(rule, abstention_threshold=threshold)
+        self._pipeline.recognizer.rule = rule  # one assignment: the worker sees the old or the new
+
+    def _work(self) -> None:
+        while (message := self._mailbox.take()) is not None:
+            try:
+                self._process(message)
+                self.counts['processed'] += 1
+            except ImageError as error:
+                self._complain('refused', f'image refused: {error}')
+            except Exception as error:  # one bad image must never end the node
+                if not self.context.ok():
+                    return
+                kind = type(error).__name__
+                self._complain('failed', f'image could not be processed: {kind}: {error}')
+
+    def _complain(self, kind: str, text: str) -> None:
+        self.counts[kind] += 1
+        self.get_logger().error(
+            f'{text} ({self.counts[kind]} {kind} so far)', throttle_duration_sec=LOG_PERIOD_S
+        )
+
+    def _process(self, message: Any) -> None:
+        image = self._convert(message)
+        # A camera that stamps nothing is timed by the clock; its header is copied all the same.
+        time_ns = stamp_ns(message.header) or self.get_clock().now().nanoseconds
+        result = self._pipeline.process(image, time_ns)
+        self._publish(result, message.header)
+        if self._annotated.get_subscription_count():
+            annotated = draw_result(image, result)
+            self._annotated.publish(image_message(ros_message, annotated, message.header))
+
+    def _publish(self, result: FrameResult, header: Any) -> None:
+        expressions = [
+            expression_message(ros_message, record, header)
+            for record in expression_records(result)
+        ]
+        updated = {face.face.face_id for face in result.faces if face.updated}
+        for expression in expressions:
+            if expression.face_id in updated:
+                self._expression.publish(expression)
+        self._expressions.publish(expression_array_message(ros_message, expressions, header))
+        for face in result.faces:
+            self._landmarks.publish(
+                landmarks_message(ros_message, face.face, result.image_size, header)
+            )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop; return the exit code."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = FerNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (AssetError, FileNotFoundError, ValueError) as error:
+        print(f'fer_node: {error}', file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for files that a checkout does not hold; tests skip with the reason without them.
+
+And the ROS domain of the test run's own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fer_perception.assets import AssetError, asset_path
+from fer_perception.models.model_file import LoadedModel
+from fer_perception.pipeline import shipped_model as load_shipped_model
+
+# Nothing of a test leaves the machine, nor meets another run's nodes.
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+if os.environ.get('ROS_DISTRO') == 'humble':
+    os.environ['ROS_LOCALHOST_ONLY'] = '1'
+else:
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+
+
+def path_or_skip(name: str) -> Path:
+    """Return the path of a fetched asset, or skip the test with the reason."""
+    try:
+        return asset_path(name)
+    except AssetError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope='session')
+def landmark_model_path() -> Path:
+    """Return the path of dlib's 68-landmark model."""
+    return path_or_skip('landmark_model')
+
+
+@pytest.fixture(scope='session')
+def sample_clip() -> Path:
+    """Return the path of the clip of one man: neutral, smile, relax."""
+    return path_or_skip('single_face.mp4')
+
+
+@pytest.fixture(scope='session')
+def no_face_clip() -> Path:
+    """Return the path of the clip without any face."""
+    return path_or_skip('no_face.mp4')
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Return the folder of data for tests, $FER_SHARED_DATA or ../shared/data by the checkout."""
+    own = os.environ.get('FER_SHARED_DATA')
+    folder = Path(own) if own else Path(__file__).parents[2] / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip(f'there is no folder {folder} with data for tests ($FER_SHARED_DATA)')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def shipped_model() -> LoadedModel:
+    """Return the model of the package."""
+    return load_shipped_model(device='cpu')

@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fer_node over real ROS traffic: clips in, expressions out, bad input survived, clean ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='ROS is neither installed nor sourced')
+pytest.importorskip('fer_msgs', reason='fer_msgs is not built or not sourced')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+
+from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks  # noqa: E402
+from fer_perception import node as node_module  # noqa: E402
+from fer_perception.messages import (  # noqa: E402
+    header_message,
+    image_message,
+    record_from_message,
+    ros_message,
+    stamp_ns,
+)
+from fer_perception.records import ExpressionRecord  # noqa: E402
+from fer_perception.sources import open_source  # noqa: E402
+from fer_perception.uncertainty.estimate import ExpressionState  # noqa: E402
+
+LIMIT_S = 60.0
+NODE = [sys.executable, '-m', 'fer_perception.node']
+PUBLISH = [sys.executable, '-m', 'fer_perception.publish']
+FIXED = ['-p', 'deterministic_ids:=true', '-p', 'seed:=1', '-p', 'device:=cpu']
+
+
+class Listener:
+    """Collects what a node in the namespace /fer publishes, and publishes images to it."""
+
+    def __init__(self, *, annotated: bool = False) -> None:
+        self.node = rclpy.create_node(f'listener_{time.monotonic_ns()}')
+        self.expressions: list[Any] = []
+        self.arrays: list[Any] = []
+        self.landmarks: list[Any] = []
+        self.pictures: list[Any] = []
+        qos = QoSProfile(depth=500)
+        for kind, topic, kept in (
+            (Expression, '/fer/expression', self.expressions),
+            (ExpressionArray, '/fer/expressions', self.arrays),
+            (FaceLandmarks, '/fer/landmarks', self.landmarks),
+            (Image, '/fer/image_annotated', self.pictures),
+        ):
+            if kind is not Image or annotated:
+                self.node.create_subscription(kind, topic, kept.append, qos)
+        self.images = self.node.create_publisher(Image, '/fer/image', 10)
+        self.compressed = self.node.create_publisher(
+            CompressedImage, '/fer/image/compressed', 10
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+
+    @property
+    def records(self) -> list[ExpressionRecord]:
+        return [record_from_message(message) for message in self.expressions]
+
+    def wait(self, condition: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
+        end = time.monotonic() + limit_s
+        while not condition() and time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+        return condition()
+
+    def wait_for_node(self, images: Any = None) -> None:
+        images = images or self.images
+        assert self.wait(
+            lambda: images.get_subscription_count() > 0
+            and self.node.count_publishers('/fer/expressions') > 0
+            and self.node.count_subscribers('/fer/expressions') > 0
+        ), 'the node did not come up'
+        self.wait(lambda: False, 0.5)  # let the outputs match as well
+
+    def send(self, message: Any, images: Any = None) -> bool:
+        """Publish an image until its array arrives; False if it does not."""
+        (images or self.images).publish(message)
+        stamp = message.header.stamp
+        return self.wait(lambda: any(a.header.stamp == stamp for a in self.arrays), 10.0)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def ros(landmark_model_path: Path) -> Iterator[None]:
+    """Bring ROS up once; the landmark model, without which the tests skip, goes by environment."""
+    os.environ['FER_LANDMARK_MODEL'] = str(landmark_model_path)
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listening = Listener()
+    yield listening
+    listening.close()
+
+
+@pytest.fixture
+def running_node() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start nodes as processes of their own; end what is left at the end of the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, command: list[str] = NODE) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def node_in_process() -> Iterator[Callable[..., Any]]:
+    """Make nodes in this process, each spun by a thread of its own."""
+    ends: list[Callable[[], None]] = []
+
+    def start(**parameters: Any) -> Any:
+        overrides = {'deterministic_ids': True, 'seed': 1, 'mc_samples': 5, **parameters}
+        arguments = ['--ros-args']
+        for name, value in overrides.items():
+            text = str(value).lower() if isinstance(value, bool) else value
+            arguments += ['-p', f'{name}:={text}']
+        context = rclpy.Context()
+        context.init(args=arguments)
+        node = node_module.FerNode(context=context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+
+        def end() -> None:
+            executor.shutdown()
+            thread.join(5.0)
+            node.close()
+            node.destroy_node()
+            context.try_shutdown()
+
+        ends.append(end)
+        return node
+
+    yield start
+    for end in ends:
+        end()
+
+
+@pytest.fixture(scope='module')
+def face_image(sample_clip: Path) -> np.ndarray:
+    with open_source(str(sample_clip)) as source:
+        return next(iter(source)).image
+
+
+def image(pixels: np.ndarray, number: int) -> Any:
+    header = header_message(ros_message, stamp_ns=number * 40_000_000 + 7, frame_id='eye')
+    return image_message(ros_message, pixels, header)
+
+
+def encoded(pixels: np.ndarray, number: int, encoding: str) -> Any:
+    conversions: dict[str, Callable[[], np.ndarray]] = {
+        'bgr8': lambda: pixels,
+        '8UC3': lambda: pixels,
+        'rgb8': lambda: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB),
+        'bgra8': lambda: cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA),
+        'rgba8': lambda: cv2.cvtColor(pixels, cv2.COLOR_BGR2RGBA),
+        'mono8': lambda: cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[..., None],
+        'yuv422': lambda: cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_UYVY),
+    }
+    array = conversions[encoding]()
+    message = image(pixels, number)
+    message.encoding = encoding
+    message.step = array.shape[1] * array.shape[2]
+    message.data = array.tobytes()
+    return message
+
+
+def test_sample_clip_live_is_neutral_then_happy(
+    sample_clip: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    running_node('--ros-args', *FIXED)
+    camera = running_node(
+        str(sample_clip), '--topic', '/fer/image', '--wait', '60', command=PUBLISH
+    )
+    assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
+    listener.wait(lambda: False, 1.0)
+    records = listener.records
+    assert len(records) >= 36, 'fewer than half of the images were read'
+    first_ns = min(stamp_ns(array.header) for array in listener.arrays)
+    before = [r for r in records if r.stamp_ns - first_ns < 17 * 33_333_333]
+    assert not [
+        r
+        for r in before
+        if r.expression == 'happiness' and r.state == ExpressionState.CONFIDENT
+    ]
+    smile = [r for r in records if r.stamp_ns - first_ns > 1_000_000_000]
+    happy = [r for r in smile if r.expression == 'happiness']
+    assert len(happy) > 0.8 * len(smile)
+    assert {r.state for r in happy} & {ExpressionState.CONFIDENT}
+    assert all(r.latency_ms > 0 and r.mc_samples == 100 for r in records)
+
+
+def test_clip_without_a_face_gives_empty_arrays_only(
+    no_face_clip: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    running_node('--ros-args', *FIXED, '-r', 'image:=/image_raw')
+    camera = running_node(str(no_face_clip), '--wait', '60', command=PUBLISH)
+    assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
+    assert len(listener.arrays) > 20
+    assert all(len(array.faces) == 0 for array in listener.arrays)
+    assert not listener.expressions and not listener.landmarks
+
+
+def test_two_faces_live_keep_two_ids_that_do_not_swap(
+    shared_data: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    running_node('--ros-args', *FIXED, '-r', 'image:=/image_raw')
+    clip = shared_data / 'head-pose-face-detection-female-and-male.gif'
+    camera = running_node(str(clip), '--wait', '60', command=PUBLISH)
+    assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
+    sides: dict[str, set[bool]] = {}
+    for record in listener.records:
+        sides.setdefault(record.face_id, set()).add(record.roi[0] + record.roi[2] / 2 < 240)
+    assert len(sides) == 2
+    assert sorted(sides.values(), key=str) == [{False}, {True}]
+
+
+def test_every_output_copies_the_header_and_the_picture_is_drawn(
+    node_in_process: Callable[..., Any], face_image: np.ndarray
+) -> None:
+    node_in_process()
+    listener = Listener(annotated=True)
+    try:
+        listener.wait_for_node()
+        assert listener.wait(
+            lambda: listener.node.count_subscribers('/fer/image_annotated') > 0
+        )
+        message = image(face_image, 1)
+        assert listener.send(message)
+        outputs = (listener.arrays, listener.expressions, listener.landmarks, listener.pictures)
+        assert listener.wait(lambda: all(outputs))
+        for output in outputs:
+            assert output[0].header == message.header
+        assert listener.arrays[0].faces[0] == listener.expressions[0]
+        picture = listener.pictures[0]
+        assert (picture.width, picture.height, picture.encoding) == (640, 360, 'bgr8')
+        assert picture.data != message.data
+        points = listener.landmarks[0].landmarks
+        roi = listener.landmarks[0].roi
+        middle = (roi.x_offset + roi.width / 2, roi.y_offset + roi.height / 2)
+        assert len(points) == 68
+        assert abs(np.mean([p.x for p in points]) - middle[0]) < roi.width / 4
+        assert abs(np.mean([p.y for p in points]) - middle[1]) < roi.height / 4
+    finally:
+        listener.close()
+
+
+def test_nothing_is_drawn_while_nobody_looks(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(node_module, 'draw_result', lambda *args: drawn.append(args))
+    node_in_process()
+    listener.wait_for_node()
+    assert listener.send(image(face_image, 1))
+    assert drawn == []
+
+
+def test_all_encodings_show_the_face(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node_in_process()
+    listener.wait_for_node()
+    encodings = ('bgr8', 'rgb8', 'bgra8', 'rgba8', 'mono8', '8UC3', 'yuv422')
+    for number, encoding in enumerate(encodings):
+        assert listener.send(encoded(face_image, number, encoding)), encoding
+        assert [face.face_id for face in listener.arrays[-1].faces] == ['a0000'], encoding
+
+
+def test_compressed_images_are_read(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node_in_process(image_transport='compressed')
+    listener.wait_for_node(listener.compressed)
+    message = CompressedImage(
+        header=image(face_image, 1).header,
+        format='jpeg',
+        data=cv2.imencode('.jpg', face_image)[1].tobytes(),
+    )
+    assert listener.send(message, listener.compressed)
+    assert len(listener.arrays[-1].faces) == 1
+
+
+def test_bad_images_are_counted_and_lose_nothing(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    assert listener.send(image(face_image, 0))
+    truncated = image(face_image, 1)
+    truncated.data = truncated.data[:1000]
+    empty = image(face_image, 2)
+    empty.width = empty.height = empty.step = 0
+    empty.data = b''
+    unknown = image(face_image, 3)
+    unknown.encoding = 'bayer_rggb16'
+
+    def refused(count: int) -> bool:
+        return bool(node.counts['refused'] == count)
+
+    for count, bad in enumerate((truncated, empty, unknown), start=1):
+        listener.images.publish(bad)
+        assert listener.wait(partial(refused, count), 10.0)
+    assert listener.send(image(face_image, 4))
+    assert len(listener.arrays) == 2
+    assert [face.face_id for face in listener.arrays[-1].faces] == ['a0000']
+    assert node.counts['processed'] == 2
+
+
+def test_an_error_inside_ends_neither_node_nor_worker(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    with monkeypatch.context() as patch:
+        patch.setattr(node_module, 'expression_records', lambda result: 1 / 0)
+        listener.images.publish(image(face_image, 1))
+        assert listener.wait(lambda: node.counts['failed'] == 1, 10.0)
+    assert listener.send(image(face_image, 2))
+
+
+def test_only_the_newest_image_is_read(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    for number in range(100):
+        listener.images.publish(image(face_image, number))
+        time.sleep(0.002)
+    last = image(face_image, 99).header.stamp
+    assert listener.wait(
+        lambda: bool(listener.arrays) and listener.arrays[-1].header.stamp == last, 20.0
+    )
+    assert node.counts['processed'] < 100
+    stamps = [stamp_ns(array.header) for array in listener.arrays]
+    assert stamps == sorted(stamps)
+
+
+def test_a_camera_without_stamps_is_read_in_real_time(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node_in_process()
+    listener.wait_for_node()
+    message = image(face_image, 0)
+    message.header.stamp.nanosec = 0
+
+    def answered(number: int) -> bool:
+        return len(listener.arrays) > number
+
+    for number in range(3):
+        listener.images.publish(message)
+        assert listener.wait(partial(answered, number), 10.0)
+        time.sleep(0.1)
+    assert listener.arrays[-1].faces[0].window_s > 0.1
+    assert stamp_ns(listener.arrays[-1].header) == 0
+
+
+def test_every_parameter_is_described_and_bounded(node_in_process: Callable[..., Any]) -> None:
+    node = node_in_process()
+    for name, (default, descriptor) in node_module.PARAMETERS.items():
+        described = node.describe_parameter(name)
+        assert described.description == descriptor.description != ''
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert described.integer_range or described.floating_point_range
+    assert not node.set_parameters([Parameter('mc_samples', value=50)])[0].successful
+    assert not node.set_parameters([Parameter('abstention_threshold', value=1.5)])[0].successful
+
+
+def test_the_threshold_applies_at_once(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    states: list[int] = []
+    for threshold in (0.0, 1.0):
+        changed = node.set_parameters([Parameter('abstention_threshold', value=threshold)])
+        assert changed[0].successful
+        for number in range(15):
+            stamp = 1_000_000_000 * (1 + len(states)) + 40_000_000 * number
+            message = image(face_image, 0)
+            message.header = header_message(ros_message, stamp_ns=stamp, frame_id='eye')
+            assert listener.send(message)
+        states.append(listener.arrays[-1].faces[0].state)
+    assert states == [Expression.STATE_CONFIDENT, Expression.STATE_UNCERTAIN]
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_cleanly(
+    how: signal.Signals, listener: Listener,
+    running_node: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = running_node('--ros-args', *FIXED)
+    listener.wait_for_node()
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize(
+    ('parameter', 'message'),
+    [
+        ('landmark_model:=/nowhere.dat', '/nowhere.dat'),
+        ('model:=/nowhere.safetensors', '/nowhere.safetensors'),
+        ('device:=tpu', 'tpu'),
+        ('image_transport:=smoke', 'smoke'),
+    ],
+)
+def test_what_cannot_start_says_why_in_one_line(
+    parameter: str, message: str, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = running_node('--ros-args', '-p', parameter)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert message in output and 'Traceback' not in output
+
+
+def test_states_of_messages_are_those_of_the_package() -> None:
+    named = SimpleNamespace(**{state.name: state for state in ExpressionState})
+    assert Expression.STATE_UNKNOWN == named.UNKNOWN
+    assert Expression.STATE_WARMING_UP == named.WARMING_UP
+    assert Expression.STATE_CONFIDENT == named.CONFIDENT
+    assert Expression.STATE_UNCERTAIN == named.UNCERTAIN
