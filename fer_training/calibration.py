@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import f1_score
+from tqdm import tqdm
 
 from fer_perception.inference.monte_carlo import only_dropout_active
 from fer_perception.models.pst_bln import PstBln
@@ -83,7 +84,7 @@ def _sample_logits(
     frames = slice(network.config.window - 1, None, every)
     logits, targets = [], []
     with only_dropout_active(network, generator):
-        for start in range(0, len(data), 64):
+        for start in tqdm(range(0, len(data), 64), desc='calibrate', unit='batch'):
             vectors = batch_edge_vectors(data.landmarks[start : start + 64], edges)
             shared = network.deterministic_part(vectors)
             drawn = torch.stack(

@@ -120,12 +120,9 @@ def run_fit(options: argparse.Namespace) -> None:
         for path in (options.tracks, options.validation)
     )
     edge_tensor = torch.from_numpy(edges)
+    checkpoint = options.out.with_suffix('.checkpoint')
     network = fit(
-        config,
-        training,
-        edges=edge_tensor,
-        config=fit_config,
-        checkpoint=options.out.with_suffix('.checkpoint'),
+        config, training, edges=edge_tensor, config=fit_config, checkpoint=checkpoint
     )
     calibration = calibrate(network, validation, edges=edge_tensor)
     print(
@@ -153,6 +150,7 @@ def run_fit(options: argparse.Namespace) -> None:
         licence=options.licence,
     )
     save_model(options.out, network, description)
+    checkpoint.unlink(missing_ok=True)
     print(f'model in {options.out}')
 
 

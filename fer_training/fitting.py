@@ -39,8 +39,8 @@ def fit(
     """Fit a network from random weights; the same seed gives the same network.
 
     data: tracks at the network's rate; edges: (E, 2) int64. With a `checkpoint` path the state is
-    kept there after every epoch, an interrupted fit with the same settings goes on from it, and
-    it is removed at the end. Returns the network in evaluation mode.
+    kept there after every epoch, and an interrupted fit with the same settings goes on from it;
+    it is the caller's to remove. Returns the network in evaluation mode.
     """
     torch.manual_seed(config.seed)
     network = PstBln(network_config)
@@ -105,8 +105,6 @@ def fit(
                     'epoch': epoch + 1,
                 },
             )
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return network.eval()
 
 
