@@ -42,7 +42,7 @@ model: environment
 	@$(in_environment) mkdir -p out/model && export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} && \
 	fer_train synth --basis "$$BASIS" --count 4200 --seed 1 --out out/model/train.npz && \
 	fer_train synth --basis "$$BASIS" --count 700 --seed 2 --out out/model/validation.npz && \
-	fer_train fit --tracks out/model/train.npz --validation out/model/validation.npz --epochs 14 \
+	fer_train fit --tracks out/model/train.npz --validation out/model/validation.npz --epochs 12 \
 	    --licence 'Apache-2.0; made from ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative Technologies)' \
 	    --out fer_perception/models/pst_bln_7.safetensors
 

@@ -16,7 +16,7 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -42,6 +42,7 @@ from fer_perception.records import expression_records
 
 TRANSPORTS = ('raw', 'compressed')
 LOG_PERIOD_S = 5.0  # between two complaints of one kind
+SIGNAL_PERIOD_S = 0.5  # between two looks whether the node was told to end
 
 # Newest image only; works with reliable and with best-effort cameras.
 IMAGE_QOS = QoSProfile(
@@ -261,12 +262,19 @@ def main(args: list[str] | None = None) -> int:
     node = None
     try:
         node = FerNode()
-        rclpy.spin(node)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        # Not rclpy.spin: a signal that arrives just before it waits does not always wake it.
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=SIGNAL_PERIOD_S)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (AssetError, FileNotFoundError, ValueError) as error:
         print(f'fer_node: {error}', file=sys.stderr)
         return 1
+    except Exception:  # from within ROS, if a signal has just shut it down
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.close()

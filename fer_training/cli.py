@@ -50,6 +50,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     fitting.add_argument('--window', type=_positive, default=15,
                          help='frames that are pooled (%(default)s)')
     fitting.add_argument('--padding', choices=PADDINGS, default='causal')
+    fitting.add_argument('--input-norm', action=argparse.BooleanOptionalAction, default=True,
+                         help='batch norm of the input, as the reference has it (%(default)s)')
     fitting.add_argument('--dropout', type=float, default=0.2, help='(%(default)s)')
     fitting.add_argument('--frame-rate', type=float, default=30.0, help='Hz (%(default)s)')
     fitting.add_argument('--edge-list', choices=EDGE_LISTS, default=EDGE_LISTS[0])
@@ -102,6 +104,7 @@ def run_fit(options: argparse.Namespace) -> None:
         padding=options.padding,
         window=options.window,
         dropout=options.dropout,
+        input_norm=options.input_norm,
     )
     fit_config = FitConfig(
         epochs=options.epochs,

@@ -18,7 +18,7 @@ from fer_training.tracks import Track
 class SynthesisConfig:
     """Set the ranges that sequences are drawn from; pairs are (lowest, highest)."""
 
-    duration_s: float = 2.0
+    duration_s: float = 1.6
     frame_rates: tuple[float, ...] = (15.0, 20.0, 25.0, 30.0, 30.0, 30.0, 50.0, 60.0)
     expression_level: tuple[float, float] = (0.5, 1.25)  # strength of the whole expression
     unit_level: tuple[float, float] = (0.6, 1.1)  # strength of each action unit in it
@@ -41,6 +41,11 @@ class SynthesisConfig:
     slow_noise: tuple[float, float] = (0.005, 0.03)
     landmark_bias: float = 0.03  # fixed error of one landmark in one sequence
     part_bias: float = 0.07  # fixed shift of brows, eyes, nose or mouth as a whole
+    # A basis and a detector put landmarks on different places of one contour. Share of the way
+    # from a landmark to its neighbour nearer the middle, drawn once for each part and track.
+    contour_slide: tuple[float, float] = (-0.1, 0.4)
+    inner_lip_slide: tuple[float, float] = (0.0, 0.6)
+    nose_wing_rise: tuple[float, float] = (0.0, 0.2)  # of dlib's against the basis', face sizes
 
 
 # Landmarks that a detector misplaces together.
@@ -53,6 +58,18 @@ PARTS = (
     slice(42, 48),
     slice(48, 68),
 )
+
+# Where landmarks slide: (landmark, neighbour), first those of the eyelids, brows and outer lips.
+CONTOURS = (
+    ((37, 38), (41, 40), (44, 43), (46, 47)),
+    ((18, 19), (20, 19), (25, 24), (23, 24)),
+    ((49, 50), (53, 52)),
+    ((50, 51), (52, 51)),
+    ((59, 58), (55, 56)),
+    ((58, 57), (56, 57)),
+)
+INNER_LIPS = (((61, 62), (63, 62)), ((67, 66), (65, 66)))
+NOSE_WINGS = {31: 1.0, 32: 0.5, 34: 0.5, 35: 1.0}  # landmark -> share of the rise
 
 SPEECH_SHAPES = {
     'jawOpen': 0.45,
@@ -131,7 +148,7 @@ class _Sequence:
             scale = self._random.normal(1.0, self._config.part_scale, 3)
             person[part] = middle + scale * (person[part] - middle)
         heads = person + np.tensordot(weights, self._basis.expression, axes=1)  # (F, 68, 3)
-        landmarks = self._add_noise(self._project(heads))
+        landmarks = self._add_noise(self._slide(self._project(heads)))
         return Track(landmarks, label, subject, self._frame_rate, intensity)
 
     def _uniform(self, bounds: tuple[float, float]) -> float:
@@ -220,6 +237,26 @@ class _Sequence:
         image = image * (self._uniform(config.face_size_pixels) / size)
         sway = np.stack([self._drift(3.0, smooth_s=0.4) for _ in range(2)], axis=-1)  # (F, 2)
         return np.asarray(image + sway[:, None] + self._random.uniform(100.0, 400.0, 2))
+
+    def _slide(self, landmarks: np.ndarray) -> np.ndarray:
+        """Move landmarks along their contours to where a detector may see them: (F, 68, 2)."""
+        config = self._config
+        slid = landmarks.copy()
+        for contours, bounds in (
+            (CONTOURS, config.contour_slide),
+            (INNER_LIPS, config.inner_lip_slide),
+        ):
+            for contour in contours:
+                share = self._uniform(bounds)
+                for point, neighbour in contour:
+                    way = landmarks[:, neighbour] - landmarks[:, point]
+                    slid[:, point] += share * way
+        up = landmarks[:, 27] - landmarks[:, 33]  # along the nose
+        up /= np.linalg.norm(up, axis=-1, keepdims=True)
+        rise = self._uniform(config.nose_wing_rise) * np.median(face_size(landmarks))
+        for point, share in NOSE_WINGS.items():
+            slid[:, point] += share * rise * up
+        return slid
 
     def _add_noise(self, landmarks: np.ndarray) -> np.ndarray:
         config = self._config

@@ -40,7 +40,7 @@ def test_tracks_are_finite_pixels_with_an_intensity_for_each_frame(tracks: list[
         assert np.isfinite(track.landmarks).all()
         assert track.intensity is not None
         assert track.intensity.shape == (len(track.landmarks),)
-        assert len(track.landmarks) == round(2.0 * track.frame_rate)
+        assert len(track.landmarks) == round(1.6 * track.frame_rate)
         if track.label == 'neutral':
             assert (track.intensity == 0).all()
         else:
