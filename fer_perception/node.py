@@ -261,8 +261,8 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args)
     node = None
     try:
-        node = FerNode()
         executor = SingleThreadedExecutor()
+        node = FerNode()
         executor.add_node(node)
         # Not rclpy.spin: a signal that arrives just before it waits does not always wake it.
         while rclpy.ok():

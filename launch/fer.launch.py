@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start fer_node: ros2 launch fer_perception fer.launch.py image_topic:=/camera/image_raw."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -8,26 +13,33 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+# Arguments that stand for a parameter of the same name, with the type of the parameter. Without
+# a value they leave it to the parameters file, or to SetParameter of a launch file around this.
+OVERRIDES = {'image_transport': str, 'model': str, 'device': str, 'use_sim_time': bool}
+
 
 def start_node(context: LaunchContext) -> list[Node]:
-    """Make the node; an argument that is left empty leaves the parameters file in force."""
+    """Make the node; raise FileNotFoundError for a parameters file that does not exist."""
+    params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
+    if not params_file.is_file():
+        # launch_ros would only warn, and start the node without its parameters.
+        raise FileNotFoundError(f'params_file {params_file} does not exist or is not a file')
+    parameters: list[Any] = [str(params_file)]
     overrides = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=str)
-        for name in ('model', 'device')
+        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
+        for name, value_type in OVERRIDES.items()
         if LaunchConfiguration(name).perform(context)
     }
-    use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
+    if overrides:
+        parameters.append(overrides)
     return [
         Node(
             package='fer_perception',
             executable='fer_node',
             namespace=LaunchConfiguration('namespace'),
-            parameters=[
-                LaunchConfiguration('params_file'),
-                {'use_sim_time': use_sim_time, **overrides},
-            ],
+            parameters=parameters,
             remappings=[('image', LaunchConfiguration('image_topic'))],
-            arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+            ros_arguments=['--log-level', LaunchConfiguration('log_level')],
             output='screen',
             emulate_tty=True,
         )
@@ -41,8 +53,15 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'image_topic',
                 default_value='/image_raw',
-                description='Camera topic, raw; its /compressed is used with the parameter '
-                'image_transport set to compressed.',
+                description='Topic of the camera, without /compressed; one without a leading / '
+                'is in the namespace.',
+            ),
+            DeclareLaunchArgument(
+                'image_transport',
+                default_value='',
+                choices=['', 'raw', 'compressed'],
+                description='Subscribe to image_topic (raw) or to image_topic/compressed; '
+                'without a value as in params_file.',
             ),
             DeclareLaunchArgument(
                 'params_file',
@@ -54,22 +73,26 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'model',
                 default_value='',
-                description='Model file (.safetensors); empty: as in the parameters file.',
+                description='Model file (.safetensors); without a value as in params_file.',
             ),
             DeclareLaunchArgument(
                 'device',
                 default_value='',
                 choices=['', 'auto', 'cpu', 'cuda'],
-                description='Where the network runs; empty: as in the parameters file.',
+                description='Where the network runs, auto takes CUDA if there; without a value '
+                'as in params_file.',
             ),
             DeclareLaunchArgument(
-                'namespace', default_value='fer', description='Namespace of the node.'
+                'namespace',
+                default_value='fer',
+                description='Namespace of the node and its topics, such as robot/fer; / for none.',
             ),
             DeclareLaunchArgument(
                 'use_sim_time',
-                default_value='false',
-                choices=['true', 'false'],
-                description='Take the time from /clock, as with ros2 bag play --clock.',
+                default_value='',
+                choices=['', 'true', 'false', 'True', 'False'],
+                description='Take the time from /clock, as with ros2 bag play --clock; without '
+                'a value as in params_file, else false.',
             ),
             DeclareLaunchArgument(
                 'log_level',
