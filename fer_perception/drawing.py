@@ -4,8 +4,8 @@
 import cv2
 import numpy as np
 
-from fer_perception.pipeline import FaceResult, FrameResult
 from fer_perception.records import region_of_interest
+from fer_perception.results import FaceResult, FrameResult
 from fer_perception.uncertainty.estimate import ExpressionEstimate, ExpressionState
 
 Colour = tuple[int, int, int]  # BGR

@@ -6,7 +6,7 @@ sourced ROS, a bag's typestore without any ROS. So every message is filled in on
 """
 
 import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fer_perception.faces.face import Face
-from fer_perception.records import ExpressionRecord, region_of_interest
+from fer_perception.records import ExpressionRecord, expression_records, region_of_interest
+from fer_perception.results import FrameResult
 from fer_perception.uncertainty.estimate import ExpressionState
 
 Factory = Callable[..., Any]  # (type name, **fields) -> message
@@ -53,6 +54,27 @@ def image_message(make: Factory, image: np.ndarray, header: Any) -> Any:
     )
 
 
+def result_messages(
+    make: Factory, result: FrameResult, header: Any
+) -> Iterator[tuple[str, Any]]:
+    """Make every message about an image, each with the topic it belongs to.
+
+    Topics: 'expression' for each face with a new estimate, 'expressions' once, also without a
+    face, 'landmarks' for each face.
+    """
+    expressions = {
+        record.face_id: expression_message(make, record, header)
+        for record in expression_records(result)
+    }
+    for face in result.faces:
+        if face.updated:
+            yield 'expression', expressions[face.face.face_id]
+    faces = list(expressions.values())
+    yield 'expressions', make('fer_msgs/msg/ExpressionArray', header=header, faces=faces)
+    for face in result.faces:
+        yield 'landmarks', landmarks_message(make, face.face, result.image_size, header)
+
+
 def expression_message(make: Factory, record: ExpressionRecord, header: Any) -> Any:
     """Make a fer_msgs/Expression."""
     return make(
@@ -73,11 +95,6 @@ def expression_message(make: Factory, record: ExpressionRecord, header: Any) -> 
         window_s=record.window_s,
         latency_ms=record.latency_ms,
     )
-
-
-def expression_array_message(make: Factory, expressions: list[Any], header: Any) -> Any:
-    """Make a fer_msgs/ExpressionArray of the fer_msgs/Expression of one image."""
-    return make('fer_msgs/msg/ExpressionArray', header=header, faces=expressions)
 
 
 def landmarks_message(

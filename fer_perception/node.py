@@ -29,16 +29,8 @@ from fer_perception.drawing import draw_result
 from fer_perception.faces.tracker import FaceTrackerConfig
 from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
 from fer_perception.mailbox import Mailbox
-from fer_perception.messages import (
-    expression_array_message,
-    expression_message,
-    image_message,
-    landmarks_message,
-    ros_message,
-    stamp_ns,
-)
-from fer_perception.pipeline import DEVICES, FrameResult, Pipeline, PipelineConfig
-from fer_perception.records import expression_records
+from fer_perception.messages import image_message, result_messages, ros_message, stamp_ns
+from fer_perception.pipeline import DEVICES, Pipeline, PipelineConfig
 
 TRANSPORTS = ('raw', 'compressed')
 LOG_PERIOD_S = 5.0  # between two complaints of one kind
@@ -140,9 +132,14 @@ class FerNode(Node):
         self._apply_threshold(self._value('abstention_threshold'))
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
-        self._expression = self.create_publisher(Expression, 'expression', OUTPUT_QOS)
-        self._expressions = self.create_publisher(ExpressionArray, 'expressions', OUTPUT_QOS)
-        self._landmarks = self.create_publisher(FaceLandmarks, 'landmarks', OUTPUT_QOS)
+        self._outputs = {
+            topic: self.create_publisher(kind, topic, OUTPUT_QOS)
+            for topic, kind in (
+                ('expression', Expression),
+                ('expressions', ExpressionArray),
+                ('landmarks', FaceLandmarks),
+            )
+        }
         self._annotated = self.create_publisher(Image, 'image_annotated', OUTPUT_QOS)
 
         self._mailbox: Mailbox[Any] = Mailbox()
@@ -235,25 +232,11 @@ class FerNode(Node):
         # A camera that stamps nothing is timed by the clock; its header is copied all the same.
         time_ns = stamp_ns(message.header) or self.get_clock().now().nanoseconds
         result = self._pipeline.process(image, time_ns)
-        self._publish(result, message.header)
+        for topic, output in result_messages(ros_message, result, message.header):
+            self._outputs[topic].publish(output)
         if self._annotated.get_subscription_count():
             annotated = draw_result(image, result)
             self._annotated.publish(image_message(ros_message, annotated, message.header))
-
-    def _publish(self, result: FrameResult, header: Any) -> None:
-        expressions = [
-            expression_message(ros_message, record, header)
-            for record in expression_records(result)
-        ]
-        updated = {face.face.face_id for face in result.faces if face.updated}
-        for expression in expressions:
-            if expression.face_id in updated:
-                self._expression.publish(expression)
-        self._expressions.publish(expression_array_message(ros_message, expressions, header))
-        for face in result.faces:
-            self._landmarks.publish(
-                landmarks_message(ros_message, face.face, result.image_size, header)
-            )
 
 
 def main(args: list[str] | None = None) -> int:

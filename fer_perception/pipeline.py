@@ -18,6 +18,7 @@ from fer_perception.faces.landmarks import LandmarkPredictor
 from fer_perception.faces.tracker import FaceTracker, FaceTrackerConfig
 from fer_perception.inference.recognizer import ExpressionRecognizer
 from fer_perception.models.model_file import LoadedModel, load_model
+from fer_perception.results import FaceResult, FrameResult
 from fer_perception.uncertainty.estimate import ExpressionEstimate
 
 DEVICES = ('auto', 'cpu', 'cuda')
@@ -37,25 +38,6 @@ class PipelineConfig:
     deterministic_ids: bool = False  # count the face ids up instead of drawing them
     seed: int | None = None  # of the dropout masks; None: another one each time
     threads: int = 1  # of PyTorch in this process; more only pay where cores stand idle
-
-
-@dataclass(frozen=True)
-class FaceResult:
-    """Hold one face of an image and what is known of its expression."""
-
-    face: Face
-    estimate: ExpressionEstimate | None  # the latest one; None if the face cannot be read
-    updated: bool  # whether the estimate is of this image
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """Hold everything found in one image."""
-
-    stamp_ns: int
-    image_size: tuple[int, int]  # width, height in pixels
-    faces: tuple[FaceResult, ...]
-    processing_ms: float
 
 
 class Pipeline:

@@ -10,15 +10,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from fer_perception.messages import (
-    expression_array_message,
-    expression_message,
-    header_message,
-    image_message,
-    landmarks_message,
-)
-from fer_perception.pipeline import FrameResult
-from fer_perception.records import expression_records
+from fer_perception.messages import header_message, image_message, result_messages
+from fer_perception.results import FrameResult
 from fer_perception.sources import SourceFrame
 
 # What is recorded where; the names are those of the node brought up by fer.launch.py.
@@ -67,17 +60,8 @@ class BagRecorder:
         """Write an image and all that was found in it, at the image's time."""
         header = header_message(self._make, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
         self._write('/image_raw', frame, image_message(self._make, frame.image, header))
-        expressions = []
-        updated = {face.face.face_id for face in result.faces if face.updated}
-        for record in expression_records(result, frame_id=frame.frame_id):
-            expressions.append(expression_message(self._make, record, header))
-            if record.face_id in updated:
-                self._write('/fer/expression', frame, expressions[-1])
-        array = expression_array_message(self._make, expressions, header)
-        self._write('/fer/expressions', frame, array)
-        for face in result.faces:
-            landmarks = landmarks_message(self._make, face.face, result.image_size, header)
-            self._write('/fer/landmarks', frame, landmarks)
+        for topic, message in result_messages(self._make, result, header):
+            self._write(f'/fer/{topic}', frame, message)
 
     def _make(self, type_name: str, **fields: Any) -> Any:
         return self._types.types[type_name](**fields)

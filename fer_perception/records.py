@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from fer_perception.faces.face import Box
-from fer_perception.pipeline import FaceResult, FrameResult
+from fer_perception.results import FaceResult, FrameResult
 from fer_perception.uncertainty.estimate import ExpressionState
 
 

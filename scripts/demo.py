@@ -112,7 +112,11 @@ def run(options: argparse.Namespace) -> None:
     for name in ('expressions.jsonl', 'annotated.mp4', 'timeline.png'):
         (options.out / name).unlink(missing_ok=True)
 
-    node = start('fer_perception.node', '--ros-args', '-r', 'image:=/image_raw')
+    # Reliable, unlike the node's default: nothing but the node's own pace shall drop an image.
+    reliable = 'qos_overrides./image_raw.subscription.reliability:=reliable'
+    node = start(
+        'fer_perception.node', '--ros-args', '-r', 'image:=/image_raw', '-p', reliable
+    )
     camera = start('fer_perception.publish', source, '--wait', str(START_LIMIT_S))
     rclpy.init()
     try:

@@ -42,6 +42,8 @@ LIMIT_S = 60.0
 NODE = [sys.executable, '-m', 'fer_perception.node']
 PUBLISH = [sys.executable, '-m', 'fer_perception.publish']
 FIXED = ['-p', 'deterministic_ids:=true', '-p', 'seed:=1', '-p', 'device:=cpu']
+# Best effort, the default, may lose an image on a busy machine.
+RELIABLE = ['-p', 'qos_overrides./fer/image.subscription.reliability:=reliable']
 
 
 class Listener:
@@ -141,7 +143,7 @@ def node_in_process() -> Iterator[Callable[..., Any]]:
 
     def start(**parameters: Any) -> Any:
         overrides = {'deterministic_ids': True, 'seed': 1, 'mc_samples': 5, **parameters}
-        arguments = ['--ros-args']
+        arguments = ['--ros-args', *RELIABLE]
         for name, value in overrides.items():
             text = str(value).lower() if isinstance(value, bool) else value
             arguments += ['-p', f'{name}:={text}']
@@ -197,49 +199,70 @@ def encoded(pixels: np.ndarray, number: int, encoding: str) -> Any:
     return message
 
 
-def test_sample_clip_live_is_neutral_then_happy(
+SMILE_STARTS_S = 17 / 30  # in the sample clip: the corners of the mouth begin to move
+
+
+def play(listener: Listener, clip: Path) -> None:
+    """Publish every frame of a clip with its own stamp, each when the last one was answered."""
+    listener.wait_for_node()
+    with open_source(str(clip)) as source:
+        for frame in source:
+            stamp = 1_000_000_000 + frame.stamp_ns
+            header = header_message(ros_message, stamp_ns=stamp, frame_id=frame.frame_id)
+            assert listener.send(image_message(ros_message, frame.image, header))
+
+
+def confidently_happy(record: ExpressionRecord) -> bool:
+    return record.expression == 'happiness' and record.state == ExpressionState.CONFIDENT
+
+
+def test_sample_clip_is_neutral_then_happy(
     sample_clip: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    running_node('--ros-args', *FIXED)
-    camera = running_node(
-        str(sample_clip), '--topic', '/fer/image', '--wait', '60', command=PUBLISH
-    )
+    running_node('--ros-args', *FIXED, *RELIABLE)
+    play(listener, sample_clip)
+    assert listener.wait(lambda: len(listener.landmarks) == 72, 10.0)
+    records = listener.records
+    assert len(records) == 72
+    times = [record.stamp_ns * 1e-9 - 1 for record in records]
+    before = [r for t, r in zip(times, records, strict=True) if t < SMILE_STARTS_S]
+    assert not [record for record in before if confidently_happy(record)]
+    assert {r.expression for r in before if r.state == ExpressionState.CONFIDENT} == {'neutral'}
+    smile = [r for t, r in zip(times, records, strict=True) if t > SMILE_STARTS_S + 0.4]
+    assert sum(confidently_happy(record) for record in smile) > 0.8 * len(smile)
+    assert all(record.latency_ms > 0 and record.mc_samples == 100 for record in records)
+
+
+def test_a_live_camera_is_answered_with_its_stamps(
+    sample_clip: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """How many images are answered depends on the machine; what is answered must be right."""
+    running_node('--ros-args', *FIXED, '-r', 'image:=/image_raw')
+    camera = running_node(str(sample_clip), '--wait', '60', command=PUBLISH)
     assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
     listener.wait(lambda: False, 1.0)
     records = listener.records
-    assert len(records) >= 36, 'fewer than half of the images were read'
+    assert len(records) >= 3
     first_ns = min(stamp_ns(array.header) for array in listener.arrays)
-    before = [r for r in records if r.stamp_ns - first_ns < 17 * 33_333_333]
-    assert not [
-        r
-        for r in before
-        if r.expression == 'happiness' and r.state == ExpressionState.CONFIDENT
-    ]
-    smile = [r for r in records if r.stamp_ns - first_ns > 1_000_000_000]
-    happy = [r for r in smile if r.expression == 'happiness']
-    assert len(happy) > 0.8 * len(smile)
-    assert {r.state for r in happy} & {ExpressionState.CONFIDENT}
-    assert all(r.latency_ms > 0 and r.mc_samples == 100 for r in records)
+    early = [r for r in records if (r.stamp_ns - first_ns) * 1e-9 < SMILE_STARTS_S - 0.2]
+    assert not [record for record in early if confidently_happy(record)]
 
 
 def test_clip_without_a_face_gives_empty_arrays_only(
     no_face_clip: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    running_node('--ros-args', *FIXED, '-r', 'image:=/image_raw')
-    camera = running_node(str(no_face_clip), '--wait', '60', command=PUBLISH)
-    assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
-    assert len(listener.arrays) > 20
+    running_node('--ros-args', *FIXED, *RELIABLE)
+    play(listener, no_face_clip)
+    assert len(listener.arrays) > 90
     assert all(len(array.faces) == 0 for array in listener.arrays)
     assert not listener.expressions and not listener.landmarks
 
 
-def test_two_faces_live_keep_two_ids_that_do_not_swap(
+def test_two_faces_keep_two_ids_that_do_not_swap(
     shared_data: Path, listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    running_node('--ros-args', *FIXED, '-r', 'image:=/image_raw')
-    clip = shared_data / 'head-pose-face-detection-female-and-male.gif'
-    camera = running_node(str(clip), '--wait', '60', command=PUBLISH)
-    assert listener.wait(lambda: camera.poll() is not None) and camera.returncode == 0
+    running_node('--ros-args', *FIXED, *RELIABLE, '-p', 'mc_samples:=10')
+    play(listener, shared_data / 'head-pose-face-detection-female-and-male.gif')
     sides: dict[str, set[bool]] = {}
     for record in listener.records:
         sides.setdefault(record.face_id, set()).add(record.roi[0] + record.roi[2] / 2 < 240)
@@ -347,7 +370,7 @@ def test_an_error_inside_ends_neither_node_nor_worker(
     node = node_in_process()
     listener.wait_for_node()
     with monkeypatch.context() as patch:
-        patch.setattr(node_module, 'expression_records', lambda result: 1 / 0)
+        patch.setattr(node_module, 'result_messages', lambda *_: 1 / 0)
         listener.images.publish(image(face_image, 1))
         assert listener.wait(lambda: node.counts['failed'] == 1, 10.0)
     assert listener.send(image(face_image, 2))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fer_perception.drawing import draw_result
-from fer_perception.pipeline import FrameResult, Pipeline, PipelineConfig, choose_device
+from fer_perception.pipeline import Pipeline, PipelineConfig, choose_device
 from fer_perception.records import ExpressionRecord, expression_records, region_of_interest
+from fer_perception.results import FrameResult
 from fer_perception.sources import open_source
 from fer_perception.timeline import draw_timeline
 from fer_perception.uncertainty.estimate import ExpressionState
