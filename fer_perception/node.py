@@ -97,7 +97,7 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
         1, 'CPU threads of the network; more only pay where cores stand idle.', 1, 256
     ),
     'detection_interval': _whole(
-        5, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
+        15, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
     ),
     'detection_side': _whole(
         640, 'Longest side, in pixels, of the copy of the image that is searched.', 80, 8192

@@ -48,7 +48,8 @@ class Box:
         if width <= 0 or height <= 0:
             return 0.0
         shared = width * height
-        return shared / (self.area + other.area - shared)
+        covered = self.area + other.area - shared
+        return shared / covered if covered > 0 else 0.0  # the product of tiny sides may be 0
 
     def clipped(self, width: int, height: int) -> Box:
         """Return the part inside of an image of this size; without area if nothing is inside."""

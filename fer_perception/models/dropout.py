@@ -5,18 +5,6 @@ import torch
 from torch import Tensor, nn
 
 
-def draw_mask(
-    shape: tuple[int, ...] | torch.Size,
-    *,
-    rate: float,
-    generator: torch.Generator | None,
-    like: Tensor,
-) -> Tensor:
-    """Draw an element-wise dropout mask: 0 with probability `rate`, else 1 / (1 - rate)."""
-    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
-    return mask.bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)
-
-
 class SeededDropout(nn.Dropout):
     """Element-wise dropout whose masks come from `generator`, or torch's own if that is None."""
 
@@ -28,5 +16,5 @@ class SeededDropout(nn.Dropout):
         """Drop elements in training mode; pass the features on unchanged otherwise."""
         if not self.training or self.p == 0.0:
             return features
-        mask = draw_mask(features.shape, rate=self.p, generator=self.generator, like=features)
-        return features * mask
+        mask = torch.empty_like(features).bernoulli_(1.0 - self.p, generator=self.generator)
+        return features * mask.div_(1.0 - self.p)

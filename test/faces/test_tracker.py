@@ -251,7 +251,7 @@ def make_tracker(world: World) -> Callable[..., FaceTracker]:
 def test_every_frame_is_searched_while_nobody_is_there(
     world: World, make_tracker: Callable[..., FaceTracker]
 ) -> None:
-    tracker = make_tracker()
+    tracker = make_tracker(detection_interval=5)
     for index in range(4):
         assert tracker.update(GREY, index / 30) == []
     assert world.searches == 4
@@ -364,7 +364,7 @@ def test_a_face_that_jumps_between_searches_is_caught_again(
     tracker = make_tracker()
     tracker.update(GREY, 0.0)
     world.faces = [FacePlace(270, 200, 100)]
-    for index in range(1, 6):
+    for index in range(1, 7):
         faces = tracker.update(GREY, index / 30)
     assert ids_of([faces]) == [['a0000']]
     assert faces[0].box.left == pytest.approx(220, abs=1)

@@ -69,6 +69,15 @@ def test_with_given_masks_streaming_equals_the_clip() -> None:
             assert torch.allclose(streamed[t][sample], network.head(window)[0], atol=1e-5)
 
 
+def test_masks_drop_their_rate_and_keep_the_mean() -> None:
+    network = StreamingPstBln(small_network(dropout=0.2), samples=100, seed=1)
+    dropped = network.drop(torch.ones(20, 1, 200))  # 400,000 elements
+    assert dropped.shape == (20, 100, 200)
+    # Five standard errors: fails once in two million runs.
+    assert abs(float((dropped == 0).float().mean()) - 0.2) < 5 * (0.2 * 0.8 / 400_000) ** 0.5
+    assert torch.allclose(dropped[dropped != 0], torch.tensor(1.25))
+
+
 def test_random_masks_give_the_distribution_of_windowed_dropout() -> None:
     """Kolmogorov-Smirnov on every logit; fails once in 10,000 runs if both are the same."""
     network = small_network(channels=(4, 6), edges=20, dropout=0.3)

@@ -3,12 +3,11 @@
 
 import torch
 
-from fer_perception.models.dropout import SeededDropout, draw_mask
+from fer_perception.models.dropout import SeededDropout
 
 
 def test_mask_keeps_the_mean_and_drops_the_rate() -> None:
-    like = torch.zeros(())
-    mask = draw_mask((400_000,), rate=0.2, generator=None, like=like)
+    mask = SeededDropout(0.2).train()(torch.ones(400_000))
     dropped = float((mask == 0).float().mean())
     # Five standard errors: fails once in two million runs.
     assert abs(dropped - 0.2) < 5 * (0.2 * 0.8 / 400_000) ** 0.5
