@@ -41,6 +41,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seconds', type=float, default=20.0, help='(%(default)s)')
     parser.add_argument('--mc-samples', type=int, default=100, help='(%(default)s)')
+    parser.add_argument(
+        '--reliability',
+        choices=['auto', 'reliable', 'best_effort'],
+        default='auto',
+        help='of the subscription; best effort may lose large raw images (%(default)s)',
+    )
     parser.add_argument('--out', type=Path, help='JSON file (printed otherwise)')
     return parser.parse_args()
 
@@ -62,6 +68,7 @@ def measure(options: argparse.Namespace, clip: Path) -> dict[str, Any]:
     node = subprocess.Popen(
         [sys.executable, '-m', 'fer_perception.node', '--ros-args', '-r', 'image:=/image_raw']
         + ['-p', f'mc_samples:={options.mc_samples}']
+        + ['-p', f'image_reliability:={options.reliability}']
     )
     camera = subprocess.Popen(
         [sys.executable, '-m', 'fer_perception.publish', str(clip), '--loop', '--wait', '60']
@@ -95,6 +102,7 @@ def measure(options: argparse.Namespace, clip: Path) -> dict[str, Any]:
         'image_size': SIZE,
         'camera_hz': 30.0,
         'mc_samples': options.mc_samples,
+        'reliability': options.reliability,
         'seconds': options.seconds,
         'answered': len(kept) / (30.0 * options.seconds),
         'latency_ms': dict(zip(('p50', 'p95', 'p99'), rates[:, 1].round(2).tolist(), strict=True)),

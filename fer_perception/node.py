@@ -20,13 +20,13 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks
 from fer_perception.assets import AssetError
 from fer_perception.drawing import draw_result
 from fer_perception.faces.tracker import FaceTrackerConfig
+from fer_perception.image_subscription import RELIABILITIES, ImageSubscription
 from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
 from fer_perception.mailbox import Mailbox
 from fer_perception.messages import image_message, result_messages, ros_message, stamp_ns
@@ -36,13 +36,6 @@ TRANSPORTS = ('raw', 'compressed')
 LOG_PERIOD_S = 5.0  # between two complaints of one kind
 SIGNAL_PERIOD_S = 0.5  # between two looks whether the node was told to end
 
-# Newest image only; works with reliable and with best-effort cameras.
-IMAGE_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-)
 OUTPUT_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=10,
@@ -84,6 +77,11 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     ),
     'image_transport': _plain(
         'raw', 'Subscribe to image or to image/compressed.', f'one of {", ".join(TRANSPORTS)}'
+    ),
+    'image_reliability': _plain(
+        'auto',
+        'QoS of the image subscription; auto is reliable where all publishers are.',
+        f'one of {", ".join(RELIABILITIES)}',
     ),
     'mc_samples': _whole(100, 'Monte Carlo dropout samples of every face and image.', 1, 1000),
     'abstention_threshold': _real(
@@ -149,12 +147,12 @@ class FerNode(Node):
         topic = self.resolve_topic_name('image')
         if transport == 'compressed':
             topic += '/compressed'
-        self.create_subscription(
-            Image if transport == 'raw' else CompressedImage,
-            topic,
-            self._mailbox.put,
-            IMAGE_QOS,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        self._images = ImageSubscription(
+            self,
+            message_type=Image if transport == 'raw' else CompressedImage,
+            topic=topic,
+            callback=self._mailbox.put,
+            reliability=self._value('image_reliability'),
         )
         self.get_logger().info(
             f'reading faces on {topic}; {self._pipeline.model.network.parameter_summary()}; '

@@ -112,8 +112,8 @@ def run(options: argparse.Namespace) -> None:
     for name in ('expressions.jsonl', 'annotated.mp4', 'timeline.png'):
         (options.out / name).unlink(missing_ok=True)
 
-    # Reliable, unlike the node's default: nothing but the node's own pace shall drop an image.
-    reliable = 'qos_overrides./image_raw.subscription.reliability:=reliable'
+    # From the first image on: nothing but the node's own pace shall drop one.
+    reliable = 'image_reliability:=reliable'
     node = start(
         'fer_perception.node', '--ros-args', '-r', 'image:=/image_raw', '-p', reliable
     )

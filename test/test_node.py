@@ -22,7 +22,7 @@ pytest.importorskip('fer_msgs', reason='fer_msgs is not built or not sourced')
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks  # noqa: E402
@@ -42,8 +42,8 @@ LIMIT_S = 60.0
 NODE = [sys.executable, '-m', 'fer_perception.node']
 PUBLISH = [sys.executable, '-m', 'fer_perception.publish']
 FIXED = ['-p', 'deterministic_ids:=true', '-p', 'seed:=1', '-p', 'device:=cpu']
-# Best effort, the default, may lose an image on a busy machine.
-RELIABLE = ['-p', 'qos_overrides./fer/image.subscription.reliability:=reliable']
+# Best effort, with which 'auto' begins, may lose an image on a busy machine.
+RELIABLE = ['-p', 'image_reliability:=reliable']
 
 
 class Listener:
@@ -142,8 +142,14 @@ def node_in_process() -> Iterator[Callable[..., Any]]:
     ends: list[Callable[[], None]] = []
 
     def start(**parameters: Any) -> Any:
-        overrides = {'deterministic_ids': True, 'seed': 1, 'mc_samples': 5, **parameters}
-        arguments = ['--ros-args', *RELIABLE]
+        overrides = {
+            'deterministic_ids': True,
+            'seed': 1,
+            'mc_samples': 5,
+            'image_reliability': 'reliable',
+            **parameters,
+        }
+        arguments = ['--ros-args']
         for name, value in overrides.items():
             text = str(value).lower() if isinstance(value, bool) else value
             arguments += ['-p', f'{name}:={text}']
@@ -393,6 +399,29 @@ def test_only_the_newest_image_is_read(
     assert stamps == sorted(stamps)
 
 
+@pytest.mark.parametrize('reliability', ['RELIABLE', 'BEST_EFFORT'])
+def test_the_subscription_follows_the_cameras_reliability(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray,
+    reliability: str,
+) -> None:
+    policy = ReliabilityPolicy[reliability]
+    listener.node.destroy_publisher(listener.images)
+    listener.images = listener.node.create_publisher(
+        Image, '/fer/image', QoSProfile(depth=1, reliability=policy)
+    )
+    node_in_process(image_reliability='auto')
+    listener.wait_for_node()
+
+    def matched() -> bool:
+        found = listener.node.get_subscriptions_info_by_topic('/fer/image')
+        return [info.qos_profile.reliability for info in found] == [policy]
+
+    assert listener.wait(matched, 10.0)
+    # Best effort may lose an image, so it gets several tries.
+    assert any(listener.send(image(face_image, number)) for number in range(3))
+    assert listener.wait(matched, 1.5)  # and it stays so
+
+
 def test_a_camera_without_stamps_is_read_in_real_time(
     node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
 ) -> None:
@@ -461,6 +490,7 @@ def test_signals_end_the_node_cleanly(
         ('model:=/nowhere.safetensors', '/nowhere.safetensors'),
         ('device:=tpu', 'tpu'),
         ('image_transport:=smoke', 'smoke'),
+        ('image_reliability:=hopeful', 'hopeful'),
     ],
 )
 def test_what_cannot_start_says_why_in_one_line(
