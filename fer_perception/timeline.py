@@ -59,8 +59,9 @@ def draw_timeline(records: Sequence[ExpressionRecord], path: Path, *, title: str
                 for start, end, record in zip(times, ends, own, strict=True)
                 if record.state == state
             ]
-            label = state.name.lower().replace('_', ' ')
-            axis.broken_barh(spans, (-0.08, 0.05), color=colour, label=label)
+            if spans:
+                label = state.name.lower().replace('_', ' ')
+                axis.broken_barh(spans, (-0.08, 0.05), color=colour, label=label)
         axis.set_ylim(-0.09, 1.02)
         axis.set_ylabel(f'face {face_id}\nprobability')
         axis.grid(alpha=0.25)
