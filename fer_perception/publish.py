@@ -21,7 +21,7 @@ from fer_perception.sources import Source, SourceError, open_source
 CAMERA_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
 )
-SETTLE_S = 1.0  # between the first match and the first image, for others to match as well
+SETTLE_S = 0.5  # between the first match and the first image, for others to match as well
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

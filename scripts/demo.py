@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
     node = start(
         'fer_perception.node', '--ros-args', '-r', 'image:=/image_raw', '-p', reliable
     )
-    camera = start('fer_perception.publish', source, '--wait', str(START_LIMIT_S))
+    processes = [node]
     rclpy.init()
     try:
         with (
@@ -126,11 +126,14 @@ def run(options: argparse.Namespace) -> None:
         ):
             listener = Listener(video=video, lines=lines)
             try:
+                wait_for_node(listener, node)
+                camera = start('fer_perception.publish', source, '--wait', str(START_LIMIT_S))
+                processes.append(camera)
                 listen(listener, node, camera)
             except (KeyboardInterrupt, ExternalShutdownException):
                 print()
     finally:
-        for process in (camera, node):
+        for process in reversed(processes):
             stop(process)
         rclpy.try_shutdown()
     if not listener.images:
@@ -141,12 +144,28 @@ def run(options: argparse.Namespace) -> None:
     report(listener, options.out)
 
 
-def listen(listener: Listener, node: subprocess.Popen[bytes], camera: Any) -> None:
+def wait_for_node(listener: Listener, node: subprocess.Popen[bytes]) -> None:
+    """Wait until the node can be heard, so that the first image is shown as well."""
+    end = time.monotonic() + START_LIMIT_S
+    while not listener.count_publishers('/fer/image_annotated'):
+        take_messages(listener, node)
+        if time.monotonic() > end:
+            raise DemoError(f'fer_node did not come up within {START_LIMIT_S:.0f} s')
+
+
+def take_messages(listener: Listener, node: subprocess.Popen[bytes]) -> None:
+    """Take what has come, for a moment; raises DemoError if the node has ended."""
+    rclpy.spin_once(listener, timeout_sec=0.1)
+    if node.poll() is not None:
+        raise DemoError(f'fer_node ended with exit code {node.returncode}, see above')
+
+
+def listen(
+    listener: Listener, node: subprocess.Popen[bytes], camera: subprocess.Popen[bytes]
+) -> None:
     """Take messages until the camera has ended and the node has read its last image."""
     while True:
-        rclpy.spin_once(listener, timeout_sec=0.1)
-        if node.poll() is not None:
-            raise DemoError(f'fer_node ended with exit code {node.returncode}, see above')
+        take_messages(listener, node)
         if camera.poll() is None:
             continue
         if camera.returncode:

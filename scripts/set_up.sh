@@ -162,7 +162,7 @@ if command -v flock >/dev/null; then
 fi
 
 # An environment cannot be moved, nor can it change its Python or its ROS: make it anew.
-venv_key=$(key_of "$root $ros_from $("$python" -c 'import sys; print(sys.executable, sys.version)')")
+venv_key=$(key_of "$root $ros_from $("$python" -c 'import sys; print(sys.base_prefix, sys.version)')")
 if [ -e "$venv" ] && [ "$(cat "$stamps/venv" 2>/dev/null)" != "$venv_key" ]; then
     [ -d "$stamps" ] || fail "$venv was not made by this set-up: move it away, then try again"
     rm -rf "$venv"

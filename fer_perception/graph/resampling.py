@@ -5,7 +5,7 @@ import numpy as np
 
 # A frame this close before a tick (share of the period) stands for it: cameras jitter, and
 # stamps are often rounded to milliseconds.
-TICK_TOLERANCE = 0.25
+TICK_TOLERANCE = 0.4
 
 
 class TrackResampler:

@@ -7,7 +7,7 @@ from faces_made import face_landmarks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_perception.graph.resampling import TrackResampler, resample_track
+from fer_perception.graph.resampling import TICK_TOLERANCE, TrackResampler, resample_track
 
 
 def moving(times_s: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def test_linear_movement_survives_any_camera_rate(camera_rate: float) -> None:
     ticks = resample_track(moving(times), times, frame_rate=30.0)
     assert abs(len(ticks) - 30.0 * times[-1]) <= 1.5
     expected = moving(np.arange(len(ticks)) / 30.0)
-    assert np.abs(ticks - expected).max() <= 10.0 * 0.25 / 30.0 + 1e-9  # the tick tolerance
+    assert np.abs(ticks - expected).max() <= 10.0 * TICK_TOLERANCE / 30.0 + 1e-9
 
 
 def test_a_camera_at_the_models_rate_passes_unchanged() -> None:
