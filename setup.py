@@ -50,6 +50,7 @@ setup(
         'tqdm>=4.66',
     ],
     extras_require={
+        'test': ['hypothesis>=6.100', 'pytest>=8.0'],  # the name by which colcon finds pytest
         'plots': ['matplotlib>=3.8'],
         'training': ['matplotlib>=3.8', 'scikit-learn>=1.4'],
         'dev': [

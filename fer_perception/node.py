@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """fer_node: subscribes to a camera, publishes every face's expression with its uncertainty."""
 
+import argparse
+import signal
 import sys
 import threading
 from collections import Counter
@@ -16,10 +18,12 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 from rclpy.context import Context
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 
 from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks
@@ -239,7 +243,16 @@ class FerNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop; return the exit code."""
-    rclpy.init(args=args)
+    argparse.ArgumentParser(
+        prog='fer_node',
+        description='Read the expressions of all faces that a camera sees.',
+        epilog='Parameters: --ros-args -p NAME:=VALUE; camera: --ros-args -r image:=TOPIC',
+    ).parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:  # a ROS argument or a parameters file that cannot be read
+        print(f'fer_node: {error}', file=sys.stderr)
+        return 1
     node = None
     try:
         executor = SingleThreadedExecutor()
@@ -250,17 +263,20 @@ def main(args: list[str] | None = None) -> int:
             executor.spin_once(timeout_sec=SIGNAL_PERIOD_S)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (AssetError, FileNotFoundError, ValueError) as error:
+    except (AssetError, FileNotFoundError, ParameterException, ValueError) as error:
         print(f'fer_node: {error}', file=sys.stderr)
         return 1
     except Exception:  # from within ROS, if a signal has just shut it down
         if rclpy.ok():
             raise
     finally:
+        # Under ros2 launch Ctrl-C arrives twice: the second must not break off what follows.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # again: ROS has put back the former one
     return 0
 
 

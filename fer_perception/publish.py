@@ -2,6 +2,7 @@
 """fer_publish: publishes a video, image folder, rosbag or camera as a camera would."""
 
 import argparse
+import signal
 import sys
 import time
 
@@ -26,7 +27,9 @@ SETTLE_S = 0.5  # between the first match and the first image, for others to mat
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog='fer_publish', description=__doc__.split(': ', 1)[1])
+    parser = argparse.ArgumentParser(
+        prog='fer_publish', description='Publish images from a file or camera as a camera does.'
+    )
     parser.add_argument('source', help='video, image folder, rosbag2, or camera number')
     parser.add_argument('--topic', default='image_raw', help='topic to publish on (%(default)s)')
     parser.add_argument('--bag-topic', help='image topic of a bag that has several')
@@ -117,7 +120,10 @@ def main() -> int:
         if rclpy.ok():
             raise
     finally:
+        # Under ros2 launch Ctrl-C arrives twice: the second must not break off what follows.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # again: ROS has put back the former one
     return 0
 
 

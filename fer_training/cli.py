@@ -26,7 +26,9 @@ from fer_training.tracks import read_tracks, write_tracks
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog='fer_train', description=__doc__.split(': ', 1)[1])
+    parser = argparse.ArgumentParser(
+        prog='fer_train', description='Make data and models, step by step.'
+    )
     commands = parser.add_subparsers(dest='command', required=True)
 
     edges = commands.add_parser('edges', help='make the frozen edge lists from a mean face')

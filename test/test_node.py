@@ -483,9 +483,31 @@ def test_signals_end_the_node_cleanly(
     assert 'Traceback' not in output
 
 
+def test_a_second_interrupt_does_not_break_off_the_end(
+    listener: Listener, running_node: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Under ros2 launch, Ctrl-C reaches the node from the terminal and from launch."""
+    process = running_node('--ros-args', *FIXED)
+    listener.wait_for_node()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+
+
+def test_stray_words_are_refused(running_node: Callable[..., subprocess.Popen[str]]) -> None:
+    process = running_node('happiness')
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2 and 'happiness' in output
+
+
 @pytest.mark.parametrize(
     ('parameter', 'message'),
     [
+        ('mc_samples:=0', 'mc_samples'),
+        ('mc_samples:=many', 'mc_samples'),
         ('landmark_model:=/nowhere.dat', '/nowhere.dat'),
         ('model:=/nowhere.safetensors', '/nowhere.safetensors'),
         ('device:=tpu', 'tpu'),

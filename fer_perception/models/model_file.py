@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fer_perception.graph.edges import check_edge_list
 from fer_perception.graph.normalization import NORMALIZATIONS
@@ -102,7 +102,7 @@ def save_model(path: Path, network: PstBln, description: ModelDescription) -> No
         'architecture': json.dumps(ARCHITECTURE),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=metadata)
+    path.write_bytes(save(tensors, metadata=metadata))
 
 
 def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel:
