@@ -140,7 +140,8 @@ def run(options: argparse.Namespace) -> None:
         raise DemoError('the node published nothing: it received no image')
     if not listener.records:
         raise DemoError(f'no expression was published: {listener.images} images, no face in any')
-    draw_timeline(listener.records, options.out / 'timeline.png', title=f'Demo: {Path(source).name}')
+    title = f'Demo: {Path(source).name}'
+    draw_timeline(listener.records, options.out / 'timeline.png', title=title)
     report(listener, options.out)
 
 
