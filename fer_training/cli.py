@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'fer_train {options.command}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\nfer_train: interrupted; the same command goes on where it was', file=sys.stderr)
+        print('\nfer_train: interrupted; fit goes on after its last whole epoch', file=sys.stderr)
         return 130
     return 0
 

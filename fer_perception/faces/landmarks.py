@@ -11,8 +11,7 @@ import numpy as np
 
 from fer_perception.faces.face import Box
 from fer_perception.faces.place import FacePlace
-
-LANDMARK_COUNT = 68
+from fer_perception.graph.landmarks import LANDMARK_COUNT
 
 # The predictor works on an upright copy of the face of this size. dlib rounds boxes and points to
 # whole pixels: in the copy that is a small part of the face, however small the face is in the

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fer_perception.models.dropout import SeededDropout
+from fer_perception.models.dropout import SeededDropout, seeded_generator
 from fer_perception.models.pst_bln import PstBln
 
 # Frames times samples in one pass; larger batches fall out of the processor's cache.
@@ -65,11 +65,7 @@ class MonteCarloDropout:
         self._model = model
         self._samples = samples
         self._temperature = temperature
-        self._generator = torch.Generator(device=next(model.parameters()).device)
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+        self._generator = seeded_generator(seed, device=next(model.parameters()).device)
 
     @torch.inference_mode()
     def __call__(self, edge_vectors: Tensor) -> Tensor:

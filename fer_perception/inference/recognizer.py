@@ -28,6 +28,7 @@ class ExpressionRecognizer:
     ) -> None:
         """Prepare a model; `rule` replaces the thresholds of the model file."""
         self._description = model.description
+        self._edges = model.description.edges
         self._network = StreamingPstBln(model.network, samples=mc_samples, seed=seed)
         self._device = self._network.head_weight.device
         self.rule = rule or model.description.rule
@@ -56,7 +57,7 @@ class ExpressionRecognizer:
         ticks = face.resampler.push(time_s, normalized)  # (n, 68, 2)
         if not len(ticks):
             return None
-        vectors = edge_vectors(ticks, self._description.edges)  # (2, n, E)
+        vectors = edge_vectors(ticks, self._edges)  # (2, n, E)
         for frame in torch.from_numpy(vectors).to(self._device).unbind(1):
             logits = face.stream.step(frame)  # (S, C)
         samples = (logits / self._description.temperature).softmax(-1)

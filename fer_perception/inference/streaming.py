@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.pst_bln import BilinearLayer, Projection, PstBln
 
 Dropout = Callable[[Tensor], Tensor]
@@ -45,12 +46,7 @@ class StreamingPstBln:
             raise ValueError('Monte Carlo dropout needs a model with dropout, but it has none')
         self.config = config
         self.samples = samples
-        device = next(model.parameters()).device
-        self._generator = torch.Generator(device=device)
-        if seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(seed)
+        self._generator = seeded_generator(seed, device=next(model.parameters()).device)
         with torch.no_grad():
             self.layers = [FoldedLayer.fold(layer) for layer in model.layers]  # type: ignore[arg-type]
             self.input_norm = _fold_input_norm(model)

@@ -5,6 +5,16 @@ import torch
 from torch import Tensor, nn
 
 
+def seeded_generator(seed: int | None, *, device: torch.device) -> torch.Generator:
+    """Make a generator for masks; without a seed it draws others each time."""
+    generator = torch.Generator(device=device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 class SeededDropout(nn.Dropout):
     """Element-wise dropout whose masks come from `generator`, or torch's own if that is None."""
 
