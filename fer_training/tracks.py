@@ -23,11 +23,22 @@ class Track:
     subject: str  # who it is
     frame_rate: float  # frames per second
     intensity: np.ndarray | None = None  # (F,) 0 to 1: how much of the expression is there
+    found: np.ndarray | None = None  # (F,) bool: frames with a face; None: all of them
 
     @property
     def times_s(self) -> np.ndarray:
         """Seconds of each frame since the first, (F,)."""
         return np.arange(len(self.landmarks)) / self.frame_rate
+
+    @property
+    def found_landmarks(self) -> np.ndarray:
+        """Landmarks of the frames with a face, (G, 68, 2)."""
+        return self.landmarks if self.found is None else self.landmarks[self.found]
+
+    @property
+    def found_times_s(self) -> np.ndarray:
+        """Seconds of the frames with a face since the first frame, (G,)."""
+        return self.times_s if self.found is None else self.times_s[self.found]
 
 
 def write_tracks(path: Path, tracks: list[Track]) -> None:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips: sequences of one length, one label each, as the papers' protocols use them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_perception.graph.landmarks import INNER_LANDMARKS
+from fer_perception.graph.normalization import normalize_landmarks
+from fer_training.tracks import Track
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Hold N clips. The features may be memory-mapped; nothing here copies them whole."""
+
+    features: np.ndarray  # (N, 2, T, V) float: V = 51 inner landmarks, or E edge vectors
+    labels: np.ndarray  # (N,) int64, index into `classes`
+    classes: tuple[str, ...]
+    subjects: tuple[str, ...]  # (N,) who it is, '' where that is unknown
+    names: tuple[str, ...]  # (N,) what the clip was made from
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        shape = self.features.shape
+        if len(shape) != 4 or shape[1] != 2 or not all(shape):
+            raise ValueError(f'features of clips must have the shape (N, 2, T, V), not {shape}')
+        counts = {
+            name: len(getattr(self, name)) for name in ('features', 'labels', 'subjects', 'names')
+        }
+        if len(set(counts.values())) != 1:
+            raise ValueError(f'the parts of the clips disagree on their number: {counts}')
+        if self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise ValueError(
+                f'labels must be 0 to {len(self.classes) - 1} for the classes '
+                f'{", ".join(self.classes)}, not {self.labels.min()} to {self.labels.max()}'
+            )
+
+    def __len__(self) -> int:
+        """Count the clips."""
+        return len(self.labels)
+
+    @property
+    def holds_landmarks(self) -> bool:
+        """Whether the features are inner landmarks, not edge vectors already."""
+        return self.features.shape[-1] == len(INNER_LANDMARKS)
+
+    def subset(self, indices: np.ndarray) -> 'Clips':
+        """Copy some of the clips, in the order of the indices."""
+        return replace(
+            self,
+            features=self.features[indices],
+            labels=self.labels[indices],
+            subjects=tuple(self.subjects[index] for index in indices),
+            names=tuple(self.names[index] for index in indices),
+        )
+
+
+def clips_from_tracks(
+    tracks: Sequence[Track],
+    *,
+    classes: Sequence[str],
+    frames: int,
+    normalization: str,
+    progress: bool = False,
+) -> Clips:
+    """Sample every track at `frames` equal intervals, from its first to its last frame.
+
+    Frames without a face are left out first. Tracks with fewer frames are repeated by tiling, as
+    the paper does (PST-BLN, IV-B). Raises ValueError for an empty list, a label that is not among
+    the classes, or a track without a face.
+    """
+    if not tracks:
+        raise ValueError('there are no tracks')
+    check_labels(tracks, classes)
+    features = np.empty((len(tracks), 2, frames, len(INNER_LANDMARKS)), np.float32)
+    for index, track in enumerate(tqdm(tracks, desc='prepare', disable=not progress)):
+        landmarks = track.found_landmarks
+        if not len(landmarks):
+            raise ValueError(f'track {index} ({track.label}, {track.subject}) shows no face')
+        chosen = landmarks[sampled_frames(len(landmarks), frames)]  # (T, 68, 2)
+        points = normalize_landmarks(chosen, normalization)[:, INNER_LANDMARKS]  # (T, 51, 2)
+        features[index] = np.moveaxis(points, -1, 0)  # (2, T, 51)
+    return Clips(
+        features=features,
+        labels=np.array([list(classes).index(track.label) for track in tracks]),
+        classes=tuple(classes),
+        subjects=tuple(track.subject for track in tracks),
+        names=tuple(
+            f'{track.label}_{track.subject}_{index}' for index, track in enumerate(tracks)
+        ),
+    )
+
+
+def sampled_frames(available: int, frames: int) -> np.ndarray:
+    """Choose `frames` of the available ones at equal intervals, tiling where there are fewer."""
+    if available < frames:
+        return np.arange(frames) % available
+    return np.round(np.linspace(0, available - 1, frames)).astype(np.int64)
+
+
+def check_labels(tracks: Sequence[Track], classes: Sequence[str]) -> None:
+    """Raise ValueError if a track has a label that is not among the classes."""
+    if unknown := {track.label for track in tracks} - set(classes):
+        raise ValueError(
+            f'the tracks have labels that the model lacks: {", ".join(sorted(unknown))}; '
+            f'its classes are {", ".join(classes)}'
+        )

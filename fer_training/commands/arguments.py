@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types of command line arguments that several subcommands share."""
+
+import argparse
+from typing import TypeAlias
+
+# What add_subparsers returns; argparse gives it no public name.
+Commands: TypeAlias = 'argparse._SubParsersAction[argparse.ArgumentParser]'
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, not {value}')
+    return value
