@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_perception.graph.normalization import normalize_landmarks
+from fer_perception.models.model_file import CLIP_SAMPLINGS
 from fer_training.tracks import Track
 
 
@@ -64,13 +65,13 @@ def clips_from_tracks(
     classes: Sequence[str],
     frames: int,
     normalization: str,
+    sampling: str = CLIP_SAMPLINGS[0],
     progress: bool = False,
 ) -> Clips:
-    """Sample every track at `frames` equal intervals, from its first to its last frame.
+    """Make a clip of `frames` frames of every track, chosen by `sampled_frames`.
 
-    Frames without a face are left out first. Tracks with fewer frames are repeated by tiling, as
-    the paper does (PST-BLN, IV-B). Raises ValueError for an empty list, a label that is not among
-    the classes, or a track without a face.
+    Frames without a face are left out first. Raises ValueError for an empty list, a label that is
+    not among the classes, or a track without a face.
     """
     if not tracks:
         raise ValueError('there are no tracks')
@@ -80,7 +81,7 @@ def clips_from_tracks(
         landmarks = track.found_landmarks
         if not len(landmarks):
             raise ValueError(f'track {index} ({track.label}, {track.subject}) shows no face')
-        chosen = landmarks[sampled_frames(len(landmarks), frames)]  # (T, 68, 2)
+        chosen = landmarks[sampled_frames(len(landmarks), frames, sampling)]  # (T, 68, 2)
         points = normalize_landmarks(chosen, normalization)[:, INNER_LANDMARKS]  # (T, 51, 2)
         features[index] = np.moveaxis(points, -1, 0)  # (2, T, 51)
     return Clips(
@@ -94,10 +95,20 @@ def clips_from_tracks(
     )
 
 
-def sampled_frames(available: int, frames: int) -> np.ndarray:
-    """Choose `frames` of the available ones at equal intervals, tiling where there are fewer."""
+def sampled_frames(available: int, frames: int, sampling: str = CLIP_SAMPLINGS[0]) -> np.ndarray:
+    """Choose the frames of a clip, (frames,) indices of the available ones.
+
+    'intervals': at equal intervals from the first to the last; where there are fewer than
+    `frames`, repeated by tiling (AFEW in the paper, IV-B). 'first_and_last': the first frame and
+    the last `frames` - 1, the apex (CK+ and Oulu-CASIA in the paper, IV-A). Raises ValueError for
+    an unknown sampling.
+    """
+    if sampling not in CLIP_SAMPLINGS:
+        raise ValueError(f'unknown sampling {sampling!r}; use {" or ".join(CLIP_SAMPLINGS)}')
     if available < frames:
         return np.arange(frames) % available
+    if sampling == 'first_and_last':
+        return np.array([0, *range(available - frames + 1, available)])
     return np.round(np.linspace(0, available - 1, frames)).astype(np.int64)
 
 

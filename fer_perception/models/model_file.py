@@ -19,8 +19,9 @@ from fer_perception.graph.normalization import NORMALIZATIONS
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_perception.uncertainty.estimate import DecisionRule
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARCHITECTURE = 'pst_bln'
+CLIP_SAMPLINGS = ('intervals', 'first_and_last')
 
 
 class ModelFileError(ValueError):
@@ -34,8 +35,10 @@ class ModelDescription:
     network: PstBlnConfig  # topology, window in frames, padding, dropout rate
     edge_list: tuple[tuple[int, int], ...]  # E pairs of landmarks, dlib's numbering
     classes: tuple[str, ...]  # labels in the order of the outputs
-    frame_rate: float  # frames per second that the network expects
     normalization: str  # 'similarity' or 'centred'
+    frame_rate: float = 0.0  # frames per second that a streaming network expects
+    clip_frames: int = 0  # or, of a network that reads whole clips: frames of a clip
+    clip_sampling: str = CLIP_SAMPLINGS[0]  # which frames of a track make its clip
     temperature: float = 1.0  # calibration: logits are divided by it
     abstention_threshold: float = 0.5  # lowest confidence that counts as CONFIDENT
     warm_up_s: float = 0.5  # seconds of evidence before any answer counts
@@ -57,9 +60,16 @@ class ModelDescription:
             )
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f'unknown normalization {self.normalization!r}')
-        for name in ('frame_rate', 'temperature'):
-            if not 0 < getattr(self, name) < float('inf'):
-                raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
+        if self.clip_sampling not in CLIP_SAMPLINGS:
+            raise ValueError(f'unknown clip_sampling {self.clip_sampling!r}')
+        valid = 0 <= self.frame_rate < float('inf') and self.clip_frames >= 0
+        if not valid or (self.clip_frames > 0) == (self.frame_rate > 0):
+            raise ValueError(
+                'either frame_rate (the network streams) or clip_frames (it reads whole clips) '
+                f'must be positive, not {self.frame_rate} and {self.clip_frames}'
+            )
+        if not 0 < self.temperature < float('inf'):
+            raise ValueError(f'temperature must be positive, not {self.temperature}')
         _ = self.rule  # checks the thresholds
 
     @property

@@ -74,7 +74,7 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         (lambda t, m: t.update({'head.bias': torch.zeros(8)}), 'head.bias'),
         (lambda t, m: t.update({'head.bias': torch.zeros(7).double()}), 'float64'),
         (lambda t, m: t.update({'head.bias': torch.full((7,), torch.nan)}), 'not finite'),
-        (lambda t, m: m.update(format_version='2'), 'format_version is 2'),
+        (lambda t, m: m.update(format_version='1'), 'format_version is 1'),
         (lambda t, m: m.pop('format_version'), 'format_version is None'),
         (lambda t, m: m.update(architecture='"cnn"'), "'cnn'"),
         (lambda t, m: m.update(colour='"red"'), 'unknown fields: colour'),
@@ -83,6 +83,8 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         (lambda t, m: m.update(classes='{not json'), "'classes' is no JSON"),
         (lambda t, m: m.update(frame_rate='"fast"'), 'frame_rate'),
         (lambda t, m: m.update(frame_rate='-30.0'), 'frame_rate'),
+        (lambda t, m: m.update(frame_rate='NaN'), 'frame_rate'),
+        (lambda t, m: m.update(clip_frames='1.5'), 'clip_frames must be int'),
         (lambda t, m: m.update(temperature='NaN'), 'temperature'),
         (lambda t, m: m.update(edge_list='[[17, 18]]'), '1 edges'),
         (lambda t, m: m.update(edge_list='[[1, 2], [3]]'), 'edge_list must hold pairs'),
@@ -160,6 +162,9 @@ def test_contradictions_in_a_description_are_refused() -> None:
         ('normalization', 'none'),
         ('abstention_threshold', 1.5),
         ('warm_up_s', -1.0),
+        ('clip_frames', 16),  # streams already, at its frame rate
+        ('clip_sampling', 'random'),
+        ('frame_rate', 0.0),
     ):
         values = {**vars(description), field: value}
         with pytest.raises(ValueError, match=field):
