@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_perception.graph.normalization import normalize_landmarks
-from fer_perception.models.model_file import CLIP_SAMPLINGS
+from fer_perception.models.model_file import CLIP_DISPLACEMENTS, CLIP_SAMPLINGS
 from fer_training.tracks import Track
 
 
@@ -66,12 +66,15 @@ def clips_from_tracks(
     frames: int,
     normalization: str,
     sampling: str = CLIP_SAMPLINGS[0],
+    displacement: str = CLIP_DISPLACEMENTS[0],
     progress: bool = False,
 ) -> Clips:
     """Make a clip of `frames` frames of every track, chosen by `sampled_frames`.
 
-    Frames without a face are left out first. Raises ValueError for an empty list, a label that is
-    not among the classes, or a track without a face.
+    Frames without a face are left out first. With a `displacement` from the 'first' frame of the
+    clip, or from the 'mean' of its frames, what is left is the movement: whose face it is matters
+    less. Raises ValueError for an empty list, a label that is not among the classes, or a track
+    without a face.
     """
     if not tracks:
         raise ValueError('there are no tracks')
@@ -83,6 +86,7 @@ def clips_from_tracks(
             raise ValueError(f'track {index} ({track.label}, {track.subject}) shows no face')
         chosen = landmarks[sampled_frames(len(landmarks), frames, sampling)]  # (T, 68, 2)
         points = normalize_landmarks(chosen, normalization)[:, INNER_LANDMARKS]  # (T, 51, 2)
+        points = displaced(points, displacement)
         features[index] = np.moveaxis(points, -1, 0)  # (2, T, 51)
     return Clips(
         features=features,
@@ -110,6 +114,21 @@ def sampled_frames(available: int, frames: int, sampling: str = CLIP_SAMPLINGS[0
     if sampling == 'first_and_last':
         return np.array([0, *range(available - frames + 1, available)])
     return np.round(np.linspace(0, available - 1, frames)).astype(np.int64)
+
+
+def displaced(points: np.ndarray, displacement: str) -> np.ndarray:
+    """Subtract the first frame of a clip, or the mean of its frames: (T, V, 2) -> the same.
+
+    Raises ValueError for an unknown displacement.
+    """
+    if displacement not in CLIP_DISPLACEMENTS:
+        allowed = ' or '.join(CLIP_DISPLACEMENTS)
+        raise ValueError(f'unknown displacement {displacement!r}; use {allowed}')
+    if displacement == 'first':
+        return points - points[:1]
+    if displacement == 'mean':
+        return points - points.mean(0, keepdims=True)
+    return points
 
 
 def check_labels(tracks: Sequence[Track], classes: Sequence[str]) -> None:

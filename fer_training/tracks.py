@@ -36,6 +36,13 @@ class Track:
         return self.landmarks if self.found is None else self.landmarks[self.found]
 
     @property
+    def found_intensity(self) -> np.ndarray | None:
+        """Intensity of the frames with a face, (G,), if the track has it."""
+        if self.intensity is None or self.found is None:
+            return self.intensity
+        return self.intensity[self.found]
+
+    @property
     def found_times_s(self) -> np.ndarray:
         """Seconds of the frames with a face since the first frame, (G,)."""
         return self.times_s if self.found is None else self.times_s[self.found]
@@ -45,8 +52,11 @@ def write_tracks(path: Path, tracks: list[Track]) -> None:
     """Write a track file.
 
     Arrays: landmarks (F, 68, 2) of all sequences one after another; length, label, subject and
-    fps (N,); intensity (F,) if every track has it.
+    fps (N,); intensity (F,) if every track has it; found (F,) bool if any track has it. The
+    landmarks of frames without a face are stored as 0. Raises ValueError for an empty list.
     """
+    if not tracks:
+        raise ValueError(f'there are no tracks to write to {path}')
     arrays = {
         'landmarks': np.concatenate([track.landmarks for track in tracks]).astype(np.float32),
         'length': np.array([len(track.landmarks) for track in tracks], np.int32),
@@ -57,6 +67,10 @@ def write_tracks(path: Path, tracks: list[Track]) -> None:
     intensities = [track.intensity for track in tracks if track.intensity is not None]
     if len(intensities) == len(tracks):
         arrays['intensity'] = np.concatenate(intensities).astype(np.float32)
+    if any(track.found is not None for track in tracks):
+        found = np.concatenate([_found_frames(track) for track in tracks])  # (F,)
+        arrays['landmarks'][~found] = 0.0
+        arrays['found'] = found
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('wb') as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -65,7 +79,8 @@ def write_tracks(path: Path, tracks: list[Track]) -> None:
 def read_tracks(path: Path) -> list[Track]:
     """Read a track file, checking that its arrays belong together.
 
-    Raises TrackFileError naming the file and what is wrong with it.
+    `found` of a track is None if all of its frames show a face. Raises TrackFileError naming the
+    file and what is wrong with it.
     """
     if not path.is_file():
         raise TrackFileError(f'track file {path} does not exist')
@@ -75,6 +90,10 @@ def read_tracks(path: Path) -> list[Track]:
         return _split(arrays)
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise TrackFileError(f'{path} is no track file: {error}') from error
+
+
+def _found_frames(track: Track) -> np.ndarray:
+    return np.ones(len(track.landmarks), bool) if track.found is None else track.found
 
 
 def _split(arrays: dict[str, np.ndarray]) -> list[Track]:
@@ -97,6 +116,11 @@ def _split(arrays: dict[str, np.ndarray]) -> list[Track]:
     intensity = arrays.get('intensity')
     if intensity is not None and intensity.shape != (len(landmarks),):
         raise ValueError(f'intensity must be ({len(landmarks)},), not {intensity.shape}')
+    found = arrays.get('found', np.ones(len(landmarks), bool))
+    if found.shape != (len(landmarks),) or found.dtype != bool:
+        raise ValueError(
+            f'found must be ({len(landmarks)},) bool, not {found.shape} of {found.dtype}'
+        )
     ends = np.cumsum(length)
     return [
         Track(
@@ -105,6 +129,7 @@ def _split(arrays: dict[str, np.ndarray]) -> list[Track]:
             subject=str(subject),
             frame_rate=float(fps),
             intensity=None if intensity is None else intensity[end - frames : end],
+            found=None if found[end - frames : end].all() else found[end - frames : end],
         )
         for end, frames, label, subject, fps in zip(
             ends, length, arrays['label'], arrays['subject'], arrays['fps'], strict=True

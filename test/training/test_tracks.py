@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from faces_made import face_landmarks
 
-from fer_training.dataset import IGNORED, mirror_some, track_tensors
-from fer_training.recipes import CLASSES
 from fer_training.tracks import Track, TrackFileError, read_tracks, write_tracks
 
 
@@ -63,36 +61,3 @@ def test_damaged_files_are_refused_by_name(
     np.savez(tmp_path / 'bad.npz', allow_pickle=True, **arrays)
     with pytest.raises(TrackFileError, match=f'bad.npz.*({message})'):
         read_tracks(tmp_path / 'bad.npz')
-
-
-def test_tensors_are_at_one_rate_with_a_target_for_every_frame() -> None:
-    data = track_tensors(
-        made_tracks(), classes=CLASSES, frame_rate=30.0, normalization='similarity'
-    )
-    assert data.landmarks.shape == (3, 20, 68, 2)  # the longest: 20 frames at 30 Hz
-    happy = CLASSES.index('happiness')
-    assert data.targets[0].tolist() == [0] * 2 + [IGNORED] * 8 + [happy] * 10
-    assert (data.targets[1, 13:] == IGNORED).all()  # filled up
-    assert (data.targets[1, :13] != IGNORED).any()
-
-
-def test_labels_without_a_class_are_named() -> None:
-    with pytest.raises(ValueError, match='fear'):
-        track_tensors(
-            made_tracks(), classes=('neutral', 'happiness'), frame_rate=30.0,
-            normalization='similarity',
-        )
-    with pytest.raises(ValueError, match='no tracks'):
-        track_tensors([], classes=CLASSES, frame_rate=30.0, normalization='similarity')
-
-
-def test_mirroring_keeps_the_face_a_face() -> None:
-    import torch
-
-    data = track_tensors(
-        made_tracks(), classes=CLASSES, frame_rate=30.0, normalization='similarity'
-    )
-    mirrored = mirror_some(data.landmarks.repeat(20, 1, 1, 1), torch.Generator().manual_seed(1))
-    flipped = ~torch.isclose(mirrored, data.landmarks.repeat(20, 1, 1, 1)).flatten(1).all(1)
-    assert 15 < int(flipped.sum()) < 45
-    assert (mirrored[:, :, 45, 0] > mirrored[:, :, 36, 0]).all()  # eyes on their sides
