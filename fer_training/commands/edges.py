@@ -12,14 +12,15 @@ from fer_training.face_basis import load_face_basis
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser('edges', help='make the frozen edge lists from a mean face')
-    parser.add_argument('--basis', type=Path, required=True, help='3D landmark basis (.npz)')
+    parser.add_argument('--basis', type=Path, required=True,
+                         help='3D landmark basis (.npz), or a checkout of ICT-FaceKit (folder)')
     parser.add_argument('--out', type=Path, required=True, help='folder for the lists')
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Write both edge lists."""
-    basis = load_face_basis(options.basis)
+    basis = load_face_basis(options.basis, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_edge_list(
         options.out / 'edges_181.json',
