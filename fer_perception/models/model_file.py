@@ -22,6 +22,7 @@ from fer_perception.uncertainty.estimate import DecisionRule
 FORMAT_VERSION = 2
 ARCHITECTURE = 'pst_bln'
 CLIP_SAMPLINGS = ('intervals', 'first_and_last')
+CLIP_DISPLACEMENTS = ('none', 'first', 'mean')
 
 
 class ModelFileError(ValueError):
@@ -39,6 +40,7 @@ class ModelDescription:
     frame_rate: float = 0.0  # frames per second that a streaming network expects
     clip_frames: int = 0  # or, of a network that reads whole clips: frames of a clip
     clip_sampling: str = CLIP_SAMPLINGS[0]  # which frames of a track make its clip
+    clip_displacement: str = CLIP_DISPLACEMENTS[0]  # frame of a clip subtracted from all of it
     temperature: float = 1.0  # calibration: logits are divided by it
     abstention_threshold: float = 0.5  # lowest confidence that counts as CONFIDENT
     warm_up_s: float = 0.5  # seconds of evidence before any answer counts
@@ -62,6 +64,8 @@ class ModelDescription:
             raise ValueError(f'unknown normalization {self.normalization!r}')
         if self.clip_sampling not in CLIP_SAMPLINGS:
             raise ValueError(f'unknown clip_sampling {self.clip_sampling!r}')
+        if self.clip_displacement not in CLIP_DISPLACEMENTS:
+            raise ValueError(f'unknown clip_displacement {self.clip_displacement!r}')
         valid = 0 <= self.frame_rate < float('inf') and self.clip_frames >= 0
         if not valid or (self.clip_frames > 0) == (self.frame_rate > 0):
             raise ValueError(
@@ -106,13 +110,8 @@ def save_model(path: Path, network: PstBln, description: ModelDescription) -> No
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f'tensor {name} is not finite; the network is not fit to be saved')
-    metadata = {name: json.dumps(value) for name, value in asdict(description).items()}
-    metadata |= {
-        'format_version': json.dumps(FORMAT_VERSION),
-        'architecture': json.dumps(ARCHITECTURE),
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(tensors, metadata=metadata))
+    path.write_bytes(save(tensors, metadata=description_to_metadata(description)))
 
 
 def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel:
@@ -130,7 +129,7 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
     try:
-        description = _read_description(metadata)
+        description = description_from_metadata(metadata)
         network = PstBln(description.network, quiet=True)
         _check_tensors(network, tensors)
     except (ValueError, TypeError) as error:
@@ -139,7 +138,18 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
     return LoadedModel(network.to(device).eval(), description)
 
 
-def _read_description(metadata: dict[str, str]) -> ModelDescription:
+def description_to_metadata(description: ModelDescription) -> dict[str, str]:
+    """Write a description as the metadata of a file: a JSON text for every field."""
+    values = asdict(description)
+    values |= {'format_version': FORMAT_VERSION, 'architecture': ARCHITECTURE}
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
+    """Read a description back, checking every field.
+
+    Raises ValueError or TypeError naming the first thing wrong.
+    """
     values = {name: _read_json(name, text) for name, text in metadata.items()}
     version = values.pop('format_version', None)
     if version != FORMAT_VERSION:

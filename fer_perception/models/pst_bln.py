@@ -100,6 +100,17 @@ class PstBlnConfig:
             step *= stride
         return frames
 
+    def dropout_shapes(self, *, clips: int, frames: int) -> list[tuple[int, int, int, int]]:
+        """List the shapes (N, C, T', E) of what each dropout sees in clips of T frames."""
+        after = self.dropout_position == 'after'
+        widths = self.channels if after else (self.in_channels, *self.channels[:-1])
+        shapes = []
+        for width, stride in zip(widths, self.strides, strict=True):
+            shorter = -(-frames // stride)
+            shapes.append((clips, width, shorter if after else frames, self.edges))
+            frames = shorter
+        return shapes
+
 
 class PstBln(nn.Module):
     """The network: ST-BLN layers, dropout, global average pooling, one linear layer."""

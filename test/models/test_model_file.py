@@ -164,6 +164,7 @@ def test_contradictions_in_a_description_are_refused() -> None:
         ('warm_up_s', -1.0),
         ('clip_frames', 16),  # streams already, at its frame rate
         ('clip_sampling', 'random'),
+        ('clip_displacement', 'last'),
         ('frame_rate', 0.0),
     ):
         values = {**vars(description), field: value}
