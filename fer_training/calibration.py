@@ -11,8 +11,12 @@ from sklearn.metrics import f1_score
 from tqdm import tqdm
 
 from fer_perception.inference.monte_carlo import only_dropout_active
+from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.pst_bln import PstBln
-from fer_training.dataset import IGNORED, TrackTensors, batch_edge_vectors
+from fer_training.dataset import IGNORED, TrainingSet
+from fer_training.inputs import NetworkInput
+
+BATCH = 64  # sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +36,25 @@ class Calibration:
 
 def calibrate(
     network: PstBln,
-    data: TrackTensors,
+    data: TrainingSet,
     *,
-    edges: torch.Tensor,
+    network_input: NetworkInput,
     max_risk: float = 0.05,
     lowest_threshold: float = 0.5,
     mc_samples: int = 20,
     every: int = 6,
     seed: int = 1,
 ) -> Calibration:
-    """Choose temperature and abstention threshold on every sixth frame of validation tracks.
+    """Choose temperature and abstention threshold on validation data.
+
+    Clips with a target each count once; of tracks with a target for every frame, every sixth
+    frame does.
 
     The temperature minimises the negative log-likelihood of the mean of the samples' softmax;
     the threshold is the lowest, not below `lowest_threshold`, at which at most `max_risk` of the
     CONFIDENT frames are wrong. Raises ValueError if no frame has a target.
     """
-    logits, targets = _sample_logits(network, data, edges, mc_samples, every, seed)
-    if not len(targets):
-        raise ValueError('no frame of the validation tracks has a target')
+    logits, targets = _sample_logits(network, data, network_input, mc_samples, every, seed)
 
     def negative_log_likelihood(log_temperature: float) -> float:
         mean = softmax(logits / np.exp(log_temperature), axis=-1).mean(0)  # (M, C)
@@ -74,25 +79,56 @@ def calibrate(
     )
 
 
+def measure_accuracy(
+    network: PstBln,
+    data: TrainingSet,
+    *,
+    network_input: NetworkInput,
+    mc_samples: int = 100,
+    every: int = 6,
+    seed: int = 1,
+) -> float:
+    """Measure the share that the mean of Monte Carlo dropout samples gets right, 0 to 1.
+
+    Counts what `calibrate` counts. Raises ValueError if no frame has a target.
+    """
+    logits, targets = _sample_logits(network, data, network_input, mc_samples, every, seed)
+    mean = softmax(logits, axis=-1).mean(0)  # (M, C)
+    return float((mean.argmax(-1) == targets).mean())
+
+
 @torch.inference_mode()
 def _sample_logits(
-    network: PstBln, data: TrackTensors, edges: torch.Tensor, samples: int, every: int, seed: int
+    network: PstBln,
+    data: TrainingSet,
+    network_input: NetworkInput,
+    samples: int,
+    every: int,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw logits of single frames: (S, M, C) and their targets (M,)."""
+    """Draw logits of clips or single frames: (S, M, C) and their targets (M,)."""
     stride = network.config.total_stride
-    generator = torch.Generator().manual_seed(seed)
+    device = next(network.parameters()).device
+    generator = seeded_generator(seed, device=device)
     frames = slice(network.config.window - 1, None, every)
     logits, targets = [], []
     with only_dropout_active(network, generator):
-        for start in tqdm(range(0, len(data), 64), desc='calibrate', unit='batch'):
-            vectors = batch_edge_vectors(data.landmarks[start : start + 64], edges)
-            shared = network.deterministic_part(vectors)
-            drawn = torch.stack(
-                [network.random_logits_over_time(shared)[:, frames] for _ in range(samples)]
-            )  # (S, n, t, C)
-            logits.append(drawn.flatten(1, 2).numpy())
-            targets.append(data.targets[start : start + 64, ::stride][:, frames].flatten().numpy())
+        for start in tqdm(range(0, len(data), BATCH), desc='calibrate', unit='batch'):
+            chosen = range(start, min(start + BATCH, len(data)))
+            features, expected = data.__getitems__(chosen)
+            shared = network.deterministic_part(network_input(features).to(device))
+            if data.has_frame_targets:
+                expected = expected[:, ::stride][:, frames].flatten()
+                drawn = torch.stack(
+                    [network.random_logits_over_time(shared)[:, frames] for _ in range(samples)]
+                ).flatten(1, 2)  # (S, n * t, C)
+            else:
+                drawn = torch.stack([network.random_part(shared) for _ in range(samples)])
+            logits.append(drawn.cpu().numpy())
+            targets.append(expected.numpy())
     known = np.concatenate(targets) != IGNORED
+    if not known.any():
+        raise ValueError('no frame of the validation data has a target')
     return np.concatenate(logits, axis=1)[:, known], np.concatenate(targets)[known]
 
 

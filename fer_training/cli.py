@@ -5,9 +5,34 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fer_training.commands import edges, fit, synth
+from fer_training.commands import (
+    crossval,
+    edges,
+    evaluate,
+    export,
+    extract,
+    fit,
+    grow,
+    parameters,
+    prepare,
+    report,
+    synth,
+)
 
-COMMANDS = (edges, synth, fit)  # in the order of --help
+# In the order of --help.
+COMMANDS = (
+    edges,
+    extract,
+    prepare,
+    synth,
+    fit,
+    grow,
+    evaluate,
+    crossval,
+    report,
+    export,
+    parameters,
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -26,11 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         options.run(options)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f'fer_train {options.command}: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('\nfer_train: interrupted; fit goes on after its last whole epoch', file=sys.stderr)
+        print(
+            '\nfer_train: interrupted; the same command goes on from what is done',
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From landmark tracks to tensors: normalised, resampled, with a target for every frame."""
+"""What networks are trained with: clips with one target each, or tracks with one a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from fer_perception.graph.landmarks import MIRROR
+from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_perception.graph.normalization import normalize_landmarks
 from fer_perception.graph.resampling import resample_track
+from fer_training.clips import Clips, check_labels
 from fer_training.tracks import Track
 
 IGNORED = -100  # the target of frames that teach nothing, as in torch's cross entropy
@@ -23,76 +24,88 @@ NEUTRAL_INTENSITY = 0.1
 
 
 @dataclass(frozen=True)
-class TrackTensors(Dataset[tuple[Tensor, Tensor]]):
-    """Hold tracks at one rate and length; item i is (landmarks, targets)."""
+class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
+    """Hold sequences of one length with their targets; they are read batch by batch.
 
-    landmarks: Tensor  # (N, T, 68, 2) float32, normalised
-    targets: Tensor  # (N, T) int64, class index or IGNORED
+    Features may be memory-mapped: only the sequences of a batch are copied into memory.
+    """
+
+    features: np.ndarray  # (N, 2, T, V) V = 51 inner landmarks, or E edge vectors
+    targets: Tensor  # int64, class index or IGNORED: (N,) of whole clips, (N, T) of each frame
+
+    @classmethod
+    def of_clips(cls, clips: Clips) -> 'TrainingSet':
+        """Hold clips, one target each."""
+        return cls(clips.features, torch.from_numpy(clips.labels))
+
+    @property
+    def has_frame_targets(self) -> bool:
+        """Whether every frame has a target of its own."""
+        return self.targets.ndim == 2
 
     def __len__(self) -> int:
-        """Count the tracks."""
-        return len(self.landmarks)
+        """Count the sequences."""
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the landmarks (T, 68, 2) and targets (T,) of a track."""
-        return self.landmarks[index], self.targets[index]
+        """Return the features (2, T, V) and the target of a sequence."""
+        features, targets = self.__getitems__([index])
+        return features[0], targets[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the features (n, 2, T, V) float32 and the targets of a batch."""
+        chosen = np.asarray(indices)
+        features = np.ascontiguousarray(self.features[chosen], dtype=np.float32)
+        return torch.from_numpy(features), self.targets[torch.from_numpy(chosen)]
 
 
-def track_tensors(
+def training_set_of_tracks(
     tracks: Sequence[Track],
     *,
     classes: Sequence[str],
     frame_rate: float,
     normalization: str,
     progress: bool = False,
-) -> TrackTensors:
-    """Prepare tracks for a network of a given frame rate.
+) -> TrainingSet:
+    """Prepare tracks for a streaming network of a given frame rate, a target for every frame.
 
     Tracks shorter than the longest are filled up with their last frame and IGNORED targets.
-    Raises ValueError for an empty list or a label that is not among the classes.
+    Raises ValueError for an empty list, a label that is not among the classes, or a track without
+    a face.
     """
     if not tracks:
         raise ValueError('there are no tracks')
-    if unknown := {track.label for track in tracks} - set(classes):
+    check_labels(tracks, classes)
+    if normalization == 'track':
         raise ValueError(
-            f'the tracks have labels that the model lacks: {", ".join(sorted(unknown))}; '
-            f'its classes are {", ".join(classes)}'
+            "normalization 'track' needs whole clips: a network that streams cannot use it"
         )
     prepared = [
         _prepare(track, list(classes), frame_rate, normalization)
         for track in tqdm(tracks, desc='prepare', unit='track', disable=not progress)
     ]
     longest = max(len(targets) for _, targets in prepared)
-    landmarks = np.empty((len(tracks), longest, 68, 2), np.float32)
+    features = np.empty((len(tracks), 2, longest, len(INNER_LANDMARKS)), np.float32)
     targets = np.full((len(tracks), longest), IGNORED)
     for index, (points, labels) in enumerate(prepared):
-        landmarks[index, : len(points)] = points
-        landmarks[index, len(points) :] = points[-1]
-        targets[index, : len(points)] = labels
-    return TrackTensors(torch.from_numpy(landmarks), torch.from_numpy(targets))
-
-
-def batch_edge_vectors(landmarks: Tensor, edges: Tensor) -> Tensor:
-    """Compute edge vectors of a batch: (N, T, 68, 2) and (E, 2) -> (N, 2, T, E)."""
-    vectors = landmarks[:, :, edges[:, 0]] - landmarks[:, :, edges[:, 1]]  # (N, T, E, 2)
-    return vectors.permute(0, 3, 1, 2)
-
-
-def mirror_some(landmarks: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror about half of the faces of a batch: (N, T, 68, 2)."""
-    mirrored = landmarks[:, :, torch.from_numpy(MIRROR)] * torch.tensor([-1.0, 1.0])
-    chosen = torch.rand(len(landmarks), generator=generator) < 0.5
-    return torch.where(chosen[:, None, None, None], mirrored, landmarks)
+        features[index, :, : len(labels)] = points
+        features[index, :, len(labels) :] = points[:, -1:]
+        targets[index, : len(labels)] = labels
+    return TrainingSet(features, torch.from_numpy(targets))
 
 
 def _prepare(
     track: Track, classes: list[str], frame_rate: float, normalization: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    points = normalize_landmarks(track.landmarks, normalization)
-    points = resample_track(points, track.times_s, frame_rate=frame_rate)  # (T, 68, 2)
+    """Return the features (2, T, 51) and targets (T,) of a track."""
+    if not len(track.found_landmarks):
+        raise ValueError(f'a track ({track.label}, {track.subject}) shows no face')
+    times_s = track.found_times_s
+    points = normalize_landmarks(track.found_landmarks, normalization)
+    points = resample_track(points, times_s, frame_rate=frame_rate)  # (T, 68, 2)
     labels = np.full(len(points), classes.index(track.label))
-    if track.intensity is not None and 'neutral' in classes:
-        intensity = resample_track(track.intensity, track.times_s, frame_rate=frame_rate)
+    if track.found_intensity is not None and 'neutral' in classes:
+        intensity = resample_track(track.found_intensity, times_s, frame_rate=frame_rate)
         labels[intensity < SHOWN_INTENSITY] = IGNORED
         labels[intensity <= NEUTRAL_INTENSITY] = classes.index('neutral')
-    return points, labels
+    return np.moveaxis(points[:, INNER_LANDMARKS], -1, 0), labels  # (2, T, 51)

@@ -1,17 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitting of a PST-BLN to landmark tracks, with a target for every frame."""
+"""Fitting of a network to clips, or to tracks with a target for every frame."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fer_perception.models.pst_bln import PstBln, PstBlnConfig
-from fer_training.dataset import IGNORED, TrackTensors, batch_edge_vectors, mirror_some
+from fer_perception.models.pst_bln import PstBln
+from fer_training.dataset import IGNORED, TrainingSet
+from fer_training.inputs import NetworkInput
+
+OPTIMIZERS = ('adamw', 'sgd', 'adam')
+SCHEDULES = ('one_cycle', 'step')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,79 +29,134 @@ class FitConfig:
 
     epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 0.01  # highest rate of the one-cycle schedule
+    optimizer: str = 'adamw'  # 'adamw', 'adam', or 'sgd' (the paper)
+    learning_rate: float = 0.01  # the highest of a one-cycle schedule, the first of steps
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = True  # of sgd
     weight_decay: float = 5e-4
+    schedule: str = 'one_cycle'  # 'one_cycle', or 'step': times 0.1 after `drop_after_epochs`
+    drop_after_epochs: tuple[int, ...] = ()
+    max_gradient_norm: float = 1.0  # gradients are clipped to it; 0 leaves them
+    label_smoothing: float = 0.0
+    patience: int = 0  # end after this many epochs without a lower loss; 0: never early
+    patience_threshold: float = 1e-3  # relative drop that counts as lower
+    warm_up_frames: int = 5  # frames from the reset on that teach nothing (frame targets)
     seed: int = 1
-    warm_up_frames: int = 5  # frames from the reset on that teach nothing
-    mirror: bool = True  # flip about half of the faces left to right
+    workers: int = 0  # processes that read batches
+    mixed_precision: bool = False  # bfloat16 where it is safe
+    device: str = 'cpu'
+
+    def __post_init__(self) -> None:
+        """Refuse values outside of their ranges, naming the field."""
+        for name, allowed in (('optimizer', OPTIMIZERS), ('schedule', SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f'{name} must be {" or ".join(allowed)}, not {getattr(self, name)!r}'
+                )
+        for name in ('epochs', 'batch_size'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+        if not self.learning_rate > 0:
+            raise ValueError(f'learning_rate must be positive, not {self.learning_rate}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """Say how one epoch went."""
+
+    epoch: int  # counted from 1
+    loss: float  # mean cross entropy of the batches, with dropout and augmentation
+    accuracy: float  # share of the targets that were right, likewise
+    learning_rate: float  # of the last batch
+    seconds: float
+
+
+# Called after every epoch with its record; the network is in training mode.
+EpochCallback: TypeAlias = Callable[[EpochRecord], None]
 
 
 def fit(
-    network_config: PstBlnConfig,
-    data: TrackTensors,
+    network: nn.Module,
+    data: TrainingSet,
     *,
-    edges: torch.Tensor,
+    network_input: NetworkInput,
     config: FitConfig,
     checkpoint: Path | None = None,
+    on_epoch: EpochCallback | None = None,
+    progress: bool = True,
     log: Callable[[str], None] = print,
-) -> PstBln:
-    """Fit a network from random weights; the same seed gives the same network.
+) -> tuple[EpochRecord, ...]:
+    """Fit a network in place; the same seed and first weights give the same network.
 
-    data: tracks at the network's rate; edges: (E, 2) int64. With a `checkpoint` path the state is
-    kept there after every epoch, and an interrupted fit with the same settings goes on from it;
-    it is the caller's to remove. Returns the network in evaluation mode.
+    With a `checkpoint` path the state is kept there after every epoch, and an interrupted fit
+    with the same settings goes on from it; it is the caller's to remove. Leaves the network in
+    evaluation mode on the device of the configuration. Returns the records of all epochs.
     """
-    torch.manual_seed(config.seed)
-    network = PstBln(network_config)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    device = torch.device(config.device)
+    network.to(device)
+    optimizer = _optimizer(network, config)
     steps = -(-len(data) // config.batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.epochs * steps
-    )
-    settings = {'fit': asdict(config), 'network': asdict(network_config), 'tracks': len(data)}
-    first_epoch = 0
-    if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        if state['settings'] == settings:
-            network.load_state_dict(state['network'])
-            optimizer.load_state_dict(state['optimizer'])
-            schedule.load_state_dict(state['schedule'])
-            first_epoch = state['epoch']
-            log(f'going on after epoch {first_epoch} from {checkpoint}')
-        else:
-            log(f'{checkpoint} is of other settings, starting anew')
+    schedule = _schedule(optimizer, config, steps)
+    settings = {
+        'fit': asdict(config),
+        'network': {name: list(value.shape) for name, value in network.state_dict().items()},
+        'sequences': len(data),
+    }
+    records = _resume(checkpoint, settings, network, optimizer, schedule, log)
 
-    for epoch in range(first_epoch, config.epochs):
+    while len(records) < config.epochs and not _converged(records, config):
+        epoch = len(records)
         # Every epoch has its own seed, so that a resumed fit draws what an unbroken one draws.
         torch.manual_seed(config.seed * 100_003 + epoch)
         generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-        loader = DataLoader(data, config.batch_size, shuffle=True, generator=generator)
+        loader = DataLoader(
+            data,
+            config.batch_size,
+            shuffle=True,
+            generator=generator,
+            num_workers=config.workers,
+            collate_fn=_as_it_is,
+        )
         network.train()
-        loss_sum = correct = counted = 0.0
-        bar = tqdm(loader, desc=f'epoch {epoch + 1}/{config.epochs}', unit='batch', leave=False)
-        for landmarks, targets in bar:
-            if config.mirror:
-                landmarks = mirror_some(landmarks, generator)
-            targets = targets.clone()
-            targets[:, : config.warm_up_frames] = IGNORED
-            logits = network.logits_over_time(batch_edge_vectors(landmarks, edges))  # (N, T', C)
-            stride = network_config.total_stride
-            targets = targets[:, ::stride]  # (N, T')
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        started = time.monotonic()
+        total = _Sums()
+        bar = tqdm(
+            loader, desc=f'epoch {epoch + 1}/{config.epochs}', unit='batch', leave=False,
+            disable=not progress,
+        )
+        for features, targets in bar:
+            inputs = network_input(features, generator).to(device)
+            targets = targets.to(device)
+            if data.has_frame_targets:
+                targets = targets.clone()
+                targets[:, : config.warm_up_frames] = IGNORED
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision):
+                logits, targets = _answers(network, inputs, targets)
+            loss = F.cross_entropy(
+                logits, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing
+            )
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if config.max_gradient_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), config.max_gradient_norm)
             optimizer.step()
+            if config.schedule == 'one_cycle':
+                schedule.step()
+            total.add(loss.detach(), logits.detach(), targets, len(features))
+        rate = float(optimizer.param_groups[0]['lr'])
+        if config.schedule == 'step':
             schedule.step()
-            known = targets != IGNORED
-            loss_sum += float(loss.detach()) * len(landmarks)
-            correct += float((logits.argmax(-1) == targets)[known].sum())
-            counted += float(known.sum())
+        record = EpochRecord(
+            epoch=epoch + 1,
+            loss=total.loss,
+            accuracy=total.accuracy,
+            learning_rate=rate,
+            seconds=time.monotonic() - started,
+        )
+        records.append(record)
         log(
-            f'epoch {epoch + 1}/{config.epochs}: loss {loss_sum / len(data):.4f}, '
-            f'accuracy of frames {correct / counted:.3f}'
+            f'epoch {record.epoch}/{config.epochs}: loss {record.loss:.4f}, '
+            f'accuracy {record.accuracy:.3f}'
         )
         if checkpoint is not None:
             _write_checkpoint(
@@ -102,10 +166,120 @@ def fit(
                     'network': network.state_dict(),
                     'optimizer': optimizer.state_dict(),
                     'schedule': schedule.state_dict(),
-                    'epoch': epoch + 1,
+                    'records': [asdict(item) for item in records],
                 },
             )
-    return network.eval()
+        if on_epoch is not None:
+            on_epoch(record)
+    network.eval()
+    return tuple(records)
+
+
+@torch.inference_mode()
+def measure_loss(
+    network: nn.Module, data: TrainingSet, *, network_input: NetworkInput, config: FitConfig
+) -> float:
+    """Measure the mean cross entropy in nats, without dropout and augmentation."""
+    device = torch.device(config.device)
+    network.to(device).eval()
+    total = _Sums()
+    for start in range(0, len(data), config.batch_size):
+        chosen = range(start, min(start + config.batch_size, len(data)))
+        features, targets = data.__getitems__(chosen)
+        logits, targets = _answers(network, network_input(features).to(device), targets.to(device))
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
+        total.add(loss, logits, targets, int((targets != IGNORED).sum()))
+    return total.loss
+
+
+class _Sums:
+    """Running sums over the batches of an epoch."""
+
+    def __init__(self) -> None:
+        self._loss = self._weight = self._right = self._known = 0.0
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor, weight: int) -> None:
+        known = targets != IGNORED
+        if weight:
+            self._loss += float(loss) * weight
+        self._weight += weight
+        self._right += float((logits.argmax(-1) == targets)[known].sum())
+        self._known += float(known.sum())
+
+    @property
+    def loss(self) -> float:
+        return self._loss / max(self._weight, 1.0)
+
+    @property
+    def accuracy(self) -> float:
+        return self._right / max(self._known, 1.0)
+
+
+def _answers(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (M, C) float32 and targets (M,): of clips, or of all frames."""
+    if targets.ndim == 1:
+        return network(inputs).float(), targets
+    if not isinstance(network, PstBln):
+        raise ValueError('only a PST-BLN can be fitted to targets of single frames')
+    logits = network.logits_over_time(inputs).float()  # (N, T', C)
+    stride = network.config.total_stride
+    return logits.flatten(0, 1), targets[:, ::stride].flatten()
+
+
+def _optimizer(network: nn.Module, config: FitConfig) -> Optimizer:
+    parameters = network.parameters()
+    if config.optimizer == 'sgd':
+        return torch.optim.SGD(
+            parameters,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+    kind = torch.optim.AdamW if config.optimizer == 'adamw' else torch.optim.Adam
+    return kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _schedule(optimizer: Optimizer, config: FitConfig, steps: int) -> LRScheduler:
+    if config.schedule == 'one_cycle':
+        # Momentum stays as it is set: cycling it is another recipe.
+        return OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=config.epochs * steps,
+            cycle_momentum=config.optimizer != 'sgd',
+        )
+    return MultiStepLR(optimizer, milestones=list(config.drop_after_epochs), gamma=0.1)
+
+
+def _converged(records: Sequence[EpochRecord], config: FitConfig) -> bool:
+    """Tell whether the last `patience` epochs brought no lower loss."""
+    if not config.patience or len(records) <= config.patience:
+        return False
+    best_before = min(record.loss for record in records[: -config.patience])
+    lately = min(record.loss for record in records[-config.patience :])
+    return lately > best_before * (1.0 - config.patience_threshold)
+
+
+def _resume(
+    checkpoint: Path | None,
+    settings: dict[str, Any],
+    network: nn.Module,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    log: Callable[[str], None],
+) -> list[EpochRecord]:
+    """Restore what a checkpoint of the same settings holds; return the records so far."""
+    if checkpoint is None or not checkpoint.is_file():
+        return []
+    state = torch.load(checkpoint, weights_only=True)
+    if state['settings'] != settings:
+        log(f'{checkpoint} is of other settings, starting anew')
+        return []
+    network.load_state_dict(state['network'])
+    optimizer.load_state_dict(state['optimizer'])
+    schedule.load_state_dict(state['schedule'])
+    records = [EpochRecord(**record) for record in state['records']]
+    log(f'going on after epoch {len(records)} from {checkpoint}')
+    return records
 
 
 def _write_checkpoint(path: Path, state: dict[str, object]) -> None:
@@ -113,3 +287,8 @@ def _write_checkpoint(path: Path, state: dict[str, object]) -> None:
     temporary = path.with_suffix('.part')
     torch.save(state, temporary)
     temporary.replace(path)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Pass on what `TrainingSet.__getitems__` gave, a batch already."""
+    return batch

@@ -3,20 +3,42 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fer_perception.models.dropout import SeededDropout, seeded_generator
-from fer_perception.models.pst_bln import PstBln
 
 # Frames times samples in one pass; larger batches fall out of the processor's cache.
 FRAMES_PER_PASS = 600
 
 
+class MonteCarloNetwork(Protocol):
+    """A torch module whose forward pass is `random_part` of `deterministic_part`.
+
+    Every dropout is a SeededDropout and lies in the random part.
+    """
+
+    def deterministic_part(self, features: Tensor, /) -> Tensor:
+        """Compute everything before the first dropout: (N, 2, T, V) -> (N, C, T, ...)."""
+
+    def random_part(self, features: Tensor, /) -> Tensor:
+        """Compute everything from the first dropout on: (N, C, T, ...) -> logits (N, classes)."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Go through all modules, as torch does."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Go through all parameters, as torch does."""
+
+    def eval(self) -> object:
+        """Put all modules into evaluation mode, as torch does."""
+
+
 @contextmanager
 def only_dropout_active(
-    model: nn.Module, generator: torch.Generator | None = None
+    model: MonteCarloNetwork, generator: torch.Generator | None = None
 ) -> Iterator[None]:
     """Put the dropout modules alone in training mode, then restore the mode of every module.
 
@@ -48,7 +70,7 @@ class MonteCarloDropout:
 
     def __init__(
         self,
-        model: PstBln,
+        model: MonteCarloNetwork,
         *,
         samples: int = 100,
         temperature: float = 1.0,
@@ -68,22 +90,22 @@ class MonteCarloDropout:
         self._generator = seeded_generator(seed, device=next(model.parameters()).device)
 
     @torch.inference_mode()
-    def __call__(self, edge_vectors: Tensor) -> Tensor:
+    def __call__(self, features: Tensor) -> Tensor:
         """Sample the class probabilities of clips.
 
-        edge_vectors: (N, 2, T, E). Returns (S, N, classes), each row summing to 1.
+        features: (N, 2, T, V), what the network reads: edge vectors or landmarks. Returns
+        (S, N, classes), each row summing to 1.
         All samples go through the network as one batch, in chunks that fit the cache; what lies
         before the first dropout is computed once.
         """
         with only_dropout_active(self._model, self._generator):
-            shared = self._model.deterministic_part(edge_vectors)  # (N, C, T, E)
-            clips, channels, frames, edges = shared.shape
+            shared = self._model.deterministic_part(features)  # (N, C, T, ...)
+            clips, frames = shared.shape[0], shared.shape[2]
             chunk = max(1, FRAMES_PER_PASS // max(1, frames * clips))
             logits = []
             for start in range(0, self._samples, chunk):
                 size = min(chunk, self._samples - start)
-                batch = shared.expand(size, *shared.shape)
-                batch = batch.reshape(size * clips, channels, frames, edges)  # (S * N, C, T, E)
+                batch = shared.expand(size, *shared.shape).flatten(0, 1)  # (S * N, C, T, ...)
                 out = self._model.random_part(batch)
                 logits.append(out.reshape(size, clips, -1))  # (S, N, classes)
         return (torch.cat(logits) / self._temperature).softmax(-1)

@@ -36,7 +36,7 @@ class ModelDescription:
     network: PstBlnConfig  # topology, window in frames, padding, dropout rate
     edge_list: tuple[tuple[int, int], ...]  # E pairs of landmarks, dlib's numbering
     classes: tuple[str, ...]  # labels in the order of the outputs
-    normalization: str  # 'similarity' or 'centred'
+    normalization: str  # 'similarity', 'centred' or, of clips only, 'track'
     frame_rate: float = 0.0  # frames per second that a streaming network expects
     clip_frames: int = 0  # or, of a network that reads whole clips: frames of a clip
     clip_sampling: str = CLIP_SAMPLINGS[0]  # which frames of a track make its clip
@@ -62,6 +62,10 @@ class ModelDescription:
             )
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f'unknown normalization {self.normalization!r}')
+        if self.normalization == 'track' and not self.clip_frames:
+            raise ValueError(
+                "normalization 'track' needs whole clips: a network that streams cannot use it"
+            )
         if self.clip_sampling not in CLIP_SAMPLINGS:
             raise ValueError(f'unknown clip_sampling {self.clip_sampling!r}')
         if self.clip_displacement not in CLIP_DISPLACEMENTS:

@@ -34,6 +34,30 @@ def test_similarity_centres_levels_and_scales() -> None:
     assert np.isclose(face_size(points), 1.0)
 
 
+@given(scale=st.floats(0.2, 20.0), roll=st.floats(-1.5, 1.5), x=st.floats(-2000.0, 2000.0))
+def test_track_ignores_place_scale_and_roll_of_the_whole_track(
+    scale: float, roll: float, x: float
+) -> None:
+    landmarks = face_landmarks(frames=4)
+    moved = transformed(landmarks, scale=scale, roll=roll, shift=(x, -x))
+    expected = normalize_landmarks(landmarks, 'track')
+    assert np.allclose(normalize_landmarks(moved, 'track'), expected, atol=1e-6)
+
+
+def test_track_keeps_a_head_that_tilts_and_comes_closer() -> None:
+    face = face_landmarks(frames=1)
+    frames = [transformed(face, scale=1 + 0.1 * k, roll=0.1 * k, shift=(3.0 * k, 0.0))
+              for k in range(4)]
+    points = normalize_landmarks(np.concatenate(frames), 'track')
+    assert np.allclose(points[:, NOSE], 0.0)
+    sizes = face_size(points)
+    assert np.allclose(sizes / sizes[0], [1.0, 1.1, 1.2, 1.3])
+    eye_line = points[:, IMAGE_RIGHT_EYE].mean(1) - points[:, IMAGE_LEFT_EYE].mean(1)
+    assert np.allclose(np.diff(np.arctan2(eye_line[:, 1], eye_line[:, 0])), 0.1)
+    with pytest.raises(ValueError, match='frames of a track'):
+        normalize_landmarks(face[0], 'track')
+
+
 def test_centred_moves_every_point_by_the_nose_only() -> None:
     landmarks = face_landmarks(frames=2) + 100.0
     before = landmarks.copy()

@@ -160,6 +160,7 @@ def test_contradictions_in_a_description_are_refused() -> None:
     for field, value in (
         ('classes', ('a',) * 7),
         ('normalization', 'none'),
+        ('normalization', 'track'),  # of clips only
         ('abstention_threshold', 1.5),
         ('warm_up_s', -1.0),
         ('clip_frames', 16),  # streams already, at its frame rate

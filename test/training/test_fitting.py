@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fitting learns, repeats with the seed, resumes after an interruption; the commands work."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +17,19 @@ from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training import fitting
 from fer_training.calibration import calibrate
 from fer_training.cli import main
-from fer_training.dataset import TrackTensors, track_tensors
-from fer_training.fitting import FitConfig, fit
+from fer_training.dataset import TrainingSet, training_set_of_tracks
+from fer_training.fitting import EpochRecord, FitConfig, fit, measure_loss
+from fer_training.inputs import Augmentation, NetworkInput
 from fer_training.tracks import Track
 
 CLASSES = ('neutral', 'happiness')
-EDGES = torch.from_numpy(load_edge_list())
+INPUT = NetworkInput(
+    edges=torch.from_numpy(load_edge_list()), augmentation=Augmentation(mirror=True)
+)
 NETWORK = PstBlnConfig(channels=(4, 4), classes=2, edges=181, window=5, kernel_size=3)
 
 
-def toy_data(count: int = 24, seed: int = 0) -> TrackTensors:
+def toy_data(count: int = 24, seed: int = 0) -> TrainingSet:
     """Make faces whose mouth is wide or not."""
     tracks = []
     for index in range(count):
@@ -31,7 +37,9 @@ def toy_data(count: int = 24, seed: int = 0) -> TrackTensors:
         if index % 2:
             landmarks[:, 48:68, 0] *= 1.4
         tracks.append(Track(landmarks, CLASSES[index % 2], f's{index}', 30.0))
-    return track_tensors(tracks, classes=CLASSES, frame_rate=30.0, normalization='similarity')
+    return training_set_of_tracks(
+        tracks, classes=CLASSES, frame_rate=30.0, normalization='similarity'
+    )
 
 
 def silent(_: str) -> None:
@@ -45,13 +53,29 @@ def weights(network: PstBln) -> dict[str, torch.Tensor]:
 CONFIG = FitConfig(epochs=5, batch_size=8, warm_up_frames=2)
 
 
+def fitted_to(
+    data: TrainingSet,
+    *,
+    config: FitConfig = CONFIG,
+    checkpoint: Path | None = None,
+    log: Callable[[str], None] = silent,
+) -> PstBln:
+    torch.manual_seed(config.seed)
+    network = PstBln(NETWORK, quiet=True)
+    fit(
+        network, data, network_input=INPUT, config=config, checkpoint=checkpoint, progress=False,
+        log=log,
+    )
+    return network
+
+
 @pytest.fixture(scope='module')
 def fitted() -> PstBln:
-    return fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, log=silent)
+    return fitted_to(toy_data())
 
 
 def test_a_toy_task_is_learned_and_calibrated(fitted: PstBln) -> None:
-    calibration = calibrate(fitted, toy_data(seed=1000), edges=EDGES, every=2)
+    calibration = calibrate(fitted, toy_data(seed=1000), network_input=INPUT, every=2)
     assert calibration.accuracy > 0.95 and calibration.macro_f1 > 0.95
     assert calibration.temperature > 0
     assert calibration.risk <= 0.05 and 0.5 <= calibration.abstention_threshold <= 1.0
@@ -59,7 +83,7 @@ def test_a_toy_task_is_learned_and_calibrated(fitted: PstBln) -> None:
 
 
 def test_the_same_seed_gives_the_same_network(fitted: PstBln) -> None:
-    again = fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, log=silent)
+    again = fitted_to(toy_data())
     for name, tensor in weights(fitted).items():
         assert torch.equal(tensor, weights(again)[name]), name
 
@@ -76,12 +100,10 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, checkpoint=checkpoint,
-            log=stop_after_two)
+        fitted_to(toy_data(), checkpoint=checkpoint, log=stop_after_two)
     assert checkpoint.is_file()
     lines.clear()
-    resumed = fit(NETWORK, toy_data(), edges=EDGES, config=CONFIG, checkpoint=checkpoint,
-                  log=lines.append)
+    resumed = fitted_to(toy_data(), checkpoint=checkpoint, log=lines.append)
     assert 'going on after epoch 2' in lines[0]
     for name, tensor in weights(fitted).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
@@ -92,8 +114,8 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None
     lines: list[str] = []
     network = PstBln(NETWORK, quiet=True)
     fitting._write_checkpoint(checkpoint, {'settings': {}, 'network': network.state_dict()})
-    fit(NETWORK, toy_data(8), edges=EDGES, config=FitConfig(epochs=1, batch_size=8),
-        checkpoint=checkpoint, log=lines.append)
+    fitted_to(toy_data(8), config=FitConfig(epochs=1, batch_size=8), checkpoint=checkpoint,
+              log=lines.append)
     assert 'other settings' in lines[0]
 
 
@@ -135,11 +157,67 @@ def test_bad_input_ends_with_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('optimizer', ['sgd', 'adam'])
+def test_clips_with_one_target_are_learned_by_every_optimizer(optimizer: str) -> None:
+    data = toy_data()
+    clips = TrainingSet(data.features, data.targets[:, -1])
+    config = FitConfig(
+        epochs=12, batch_size=4, optimizer=optimizer, schedule='step', drop_after_epochs=(9,),
+        learning_rate=0.1 if optimizer == 'sgd' else 0.01, label_smoothing=0.05,
+    )
+    torch.manual_seed(1)
+    network = PstBln(replace(NETWORK, input_norm=True), quiet=True)
+    before = measure_loss(network, clips, network_input=INPUT, config=config)
+    records = fit(network, clips, network_input=INPUT, config=config, progress=False, log=silent)
+    assert measure_loss(network, clips, network_input=INPUT, config=config) < 0.5 * before
+    assert records[8].learning_rate == pytest.approx(10 * records[9].learning_rate)
+
+
+def test_mixed_precision_learns_as_well(fitted: PstBln) -> None:
+    config = FitConfig(epochs=5, batch_size=8, warm_up_frames=2, mixed_precision=True)
+    network = fitted_to(toy_data(), config=config)
+    losses = [
+        measure_loss(one, toy_data(), network_input=INPUT, config=config)
+        for one in (network, fitted)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights(network).values())
+
+
+def test_a_loss_that_falls_no_more_ends_the_fit() -> None:
+    records: list[EpochRecord] = []
+    config = FitConfig(
+        epochs=50, batch_size=8, schedule='step', learning_rate=1e-7, patience=2, warm_up_frames=2,
+        patience_threshold=0.5,
+    )
+    network = PstBln(NETWORK, quiet=True)
+    fit(network, toy_data(8), network_input=INPUT, config=config, on_epoch=records.append,
+        progress=False, log=silent)
+    assert len(records) == 3
+
+
+def test_the_loss_does_not_depend_on_the_batches() -> None:
+    network = PstBln(NETWORK, quiet=True)
+    losses = [
+        measure_loss(network, toy_data(10), network_input=INPUT, config=FitConfig(batch_size=size))
+        for size in (1, 3, 10)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    'bad', [{'optimizer': 'lion'}, {'schedule': 'cosine'}, {'epochs': 0}, {'learning_rate': 0.0}]
+)
+def test_settings_that_fit_nothing_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        FitConfig(**bad)
+
+
 def test_calibration_without_targets_is_refused(fitted: PstBln) -> None:
     data = toy_data(4)
-    empty = TrackTensors(data.landmarks, torch.full_like(data.targets, -100))
+    empty = TrainingSet(data.features, torch.full_like(data.targets, -100))
     with pytest.raises(ValueError, match='no frame'):
-        calibrate(fitted, empty, edges=EDGES)
+        calibrate(fitted, empty, network_input=INPUT)
 
 
 def test_threshold_keeps_the_risk() -> None:

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fer_train crossval: networks for every fold and seed, each tried on people it has not seen."""
+
+import argparse
+import itertools
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_perception.models.pst_bln import PstBlnConfig
+from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.grow import add_growth_options, growth_config
+from fer_training.commands.options import (
+    add_data_options,
+    add_fit_options,
+    add_network_options,
+    augmentation,
+    clip_source,
+    fit_config,
+    network_template,
+    training_path,
+)
+from fer_training.comparison.config import PAPER_CHANNELS
+from fer_training.crossval import (
+    FoldJob,
+    FoldOutcome,
+    cross_validate,
+    gather,
+    subject_jobs,
+    write_crossval,
+)
+from fer_training.engines import ENGINES
+from fer_training.fit_recipes import FIT_RECIPES
+from fer_training.fitting import FitConfig
+from fer_training.plan import ARCHITECTURES, NetworkPlan
+from fer_training.protocols.description import read_protocol
+from fer_training.protocols.folds import leave_one_subject_out, subject_folds
+
+TITLES = {'pst_bln': 'PST-BLN', 'st_bln': 'ST-BLN', 'st_gcn': 'ST-GCN', 'agcn': 'AGCN',
+          'dgnn': 'DGNN'}
+STRIDED_LAYERS = (4, 7)  # of networks of fixed width, as in the reference
+
+
+def add_parser(commands: Commands) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser(
+        'crossval', help='cross-validate by subject: PST-BLN grown or fixed, ST-BLN, ST-GCN, ...'
+    )
+    parser.add_argument('--out', type=Path, required=True,
+                        help='folder for results; a fold that is done in it is not run again')
+    parser.add_argument('--architecture', choices=('pst_bln', 'st_bln', *ARCHITECTURES[1:]),
+                        default='pst_bln', help="'st_bln' is a PST-BLN of the paper's fixed "
+                        'widths (%(default)s)')
+    parser.add_argument('--channels', type=positive, nargs='+',
+                        help='fixed channels of each layer (a pst_bln grows; the paper: '
+                        f'{" ".join(map(str, PAPER_CHANNELS))})')
+    parser.add_argument('--name', help='of the network in tables')
+    parser.add_argument('--prepared', type=Path,
+                        help='folder that fer_train prepare made, with its folds')
+    parser.add_argument('--folds', default='subject',
+                        help="'subject' to leave each subject out in turn, or a number of folds "
+                        '(%(default)s)')
+    parser.add_argument('--fold-seed', type=int, default=1,
+                        help='that deals the subjects into a number of folds (%(default)s)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[1],
+                        help='one cross-validation for each (%(default)s)')
+    parser.add_argument('--vary', action='append', default=[], metavar='SETTING=V1,V2,...',
+                        help='sweep: one cross-validation for each value of a setting of fitting '
+                        'or of the network; may be given several times')
+    parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0], help='(%(default)s)')
+    parser.add_argument('--processes', type=int, default=0,
+                        help='folds at the same time; 0: one a core (%(default)s)')
+    parser.add_argument('--ray-address', help='of a Ray cluster; none: Ray on this machine')
+    add_data_options(parser, streams=False)
+    add_network_options(parser, streams=False)
+    add_growth_options(parser)
+    add_fit_options(parser, FIT_RECIPES['practical'].fit)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run all folds of all seeds and variations, then write a result for each."""
+    command = shlex.join(['fer_train', *sys.argv[1:]]) if sys.argv else 'fer_train crossval'
+    variations = list(_variations(options.vary))
+    base = _plan(options)
+    title = options.name or TITLES[options.architecture] + (' (grown)' if base.growth else '')
+    runs = []
+    for settings, seed in itertools.product(variations, options.seeds):
+        name = ', '.join([title, *(f'{key}={value}' for key, value in settings.items())])
+        plan = vary(base, settings).with_seed(seed)
+        folder = options.out / _file_name(name) / f'seed_{seed}'
+        runs.append((name, seed, folder, _jobs(options, plan, folder)))
+    outcomes = cross_validate(
+        [job for *_, jobs in runs for job in jobs],
+        engine=options.engine,
+        workers=options.processes,
+        ray_address=options.ray_address,
+    )
+    for name, seed, folder, jobs in runs:
+        _write(options, name, seed, folder, [outcomes[job.folder] for job in jobs], command)
+
+
+def vary(plan: NetworkPlan, settings: Mapping[str, Any]) -> NetworkPlan:
+    """Change settings of the fit, of growth's steps and of the network, by their names.
+
+    Raises ValueError for a name that neither has.
+    """
+    fit_names = {item.name for item in fields(FitConfig)}
+    network_names = {item.name for item in fields(PstBlnConfig)}
+    for name, value in settings.items():
+        if name in fit_names:
+            growth = plan.growth
+            if growth is not None:
+                final = None if growth.final is None else replace(growth.final, **{name: value})
+                step = replace(growth.step, **{name: value})
+                growth = replace(growth, step=step, final=final)
+            plan = replace(plan, fit=replace(plan.fit, **{name: value}), growth=growth)
+        elif name in network_names:
+            plan = replace(plan, template=replace(plan.template, **{name: value}))
+        else:
+            raise ValueError(
+                f'there is no setting {name!r} to vary; there are '
+                f'{", ".join(sorted(fit_names | network_names))}'
+            )
+    return plan
+
+
+def _variations(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Read NAME=V1,V2 texts: one dictionary for each combination of values."""
+    named = []
+    for text in texts:
+        name, _, values = text.partition('=')
+        if not values:
+            raise ValueError(f'--vary needs SETTING=V1,V2,..., not {text!r}')
+        named.append([(name.replace('-', '_'), _value(item)) for item in values.split(',')])
+    return [dict(combination) for combination in itertools.product(*named)]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {'true': True, 'false': False}.get(text.lower(), text)
+
+
+def _plan(options: argparse.Namespace) -> NetworkPlan:
+    recipe = FIT_RECIPES[options.recipe]
+    is_grown = options.architecture == 'pst_bln' and not options.channels
+    channels = tuple(options.channels or PAPER_CHANNELS)
+    template = network_template(
+        options,
+        classes=max(len(_classes(options)), 1),
+        channels=channels,
+        reads_clips=True,
+        strides=tuple(2 if layer in STRIDED_LAYERS else 1 for layer in range(len(channels))),
+    )
+    return NetworkPlan(
+        architecture='pst_bln' if options.architecture == 'st_bln' else options.architecture,
+        template=template,
+        edge_list=options.edge_list,
+        fit=fit_config(options, recipe.fit),
+        growth=growth_config(options) if is_grown else None,
+        augmentation=augmentation(options),
+    )
+
+
+def _classes(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.prepared is not None:
+        return read_protocol(options.prepared).classes
+    path = training_path(options)
+    return clip_source(options, path, options.labels, tuple(options.classes or ())).load().classes
+
+
+def _jobs(options: argparse.Namespace, plan: NetworkPlan, folder: Path) -> list[FoldJob]:
+    if options.prepared is not None:
+        return _prepared_jobs(options, plan, folder)
+    path = training_path(options)
+    source = clip_source(options, path, options.labels, _classes(options))
+    clips = source.load()
+    if options.folds == 'subject':
+        folds = leave_one_subject_out(clips.subjects)
+    else:
+        folds = subject_folds(
+            clips.subjects, count=int(options.folds), seed=options.fold_seed
+        )
+    return subject_jobs(source, folds, plan=plan, samples=options.mc_samples, folder=folder)
+
+
+def _prepared_jobs(
+    options: argparse.Namespace, plan: NetworkPlan, folder: Path
+) -> list[FoldJob]:
+    protocol = read_protocol(options.prepared)
+    jobs = []
+    for split in protocol.splits:
+        training, validation = (
+            clip_source(
+                options,
+                options.prepared / split.folder / f'{part}.npy',
+                options.prepared / split.folder / f'{part}_labels.pkl',
+                protocol.classes,
+            )
+            for part in ('train', 'val')
+        )
+        jobs.append(
+            FoldJob(
+                name=split.folder,
+                training=training,
+                validation=validation,
+                held_out=(),
+                plan=plan,
+                samples=options.mc_samples,
+                folder=folder / split.folder,
+            )
+        )
+    return jobs
+
+
+def _write(
+    options: argparse.Namespace,
+    name: str,
+    seed: int,
+    folder: Path,
+    outcomes: Sequence[FoldOutcome],
+    command: str,
+) -> None:
+    data = options.prepared or training_path(options)
+    result, predictions = gather(
+        outcomes,
+        name=name,
+        data=data.name,
+        folds=options.folds if options.prepared is None else 'prepared',
+        seed=seed,
+        classes=_classes(options),
+        command=command,
+    )
+    path = options.out / f'{folder.parent.name}_seed_{seed}.json'
+    write_crossval(path, result, predictions)
+    by_fold = [outcome.result.monte_carlo_accuracy for outcome in outcomes]
+    print(
+        f'{name}, seed {seed}: accuracy {result.monte_carlo.accuracy:.4f} with Monte Carlo '
+        f'dropout (folds {np.min(by_fold):.3f} to {np.max(by_fold):.3f}), '
+        f'{result.single_pass.accuracy:.4f} by one pass; {path}'
+    )
+
+
+def _file_name(name: str) -> str:
+    kept = ''.join(letter if letter.isalnum() else '_' for letter in name.lower())
+    return '_'.join(part for part in kept.split('_') if part)

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that fit, grow and crossval share, and what they mean."""
+
+import argparse
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_perception.graph.edges import EDGE_LISTS, load_edge_list
+from fer_perception.graph.normalization import NORMALIZATIONS
+from fer_perception.models.model_file import (
+    CLIP_DISPLACEMENTS,
+    CLIP_SAMPLINGS,
+    ModelDescription,
+)
+from fer_perception.models.pst_bln import (
+    DROPOUT_POSITIONS,
+    PADDINGS,
+    TOPOLOGY_INITS,
+    PstBlnConfig,
+)
+from fer_perception.pipeline import choose_device
+from fer_training.calibration import Calibration
+from fer_training.commands.arguments import positive
+from fer_training.dataset import TrainingSet, training_set_of_tracks
+from fer_training.fitting import OPTIMIZERS, SCHEDULES, FitConfig
+from fer_training.inputs import Augmentation, NetworkInput
+from fer_training.source import ClipSource, classes_of
+from fer_training.tracks import read_tracks
+
+STREAM_WINDOW = 15  # frames that a streaming network pools, where none are said
+WARM_UP_S = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedData:
+    """Hold what a network is fitted to, and how the features were made."""
+
+    training: TrainingSet
+    validation: TrainingSet | None
+    classes: tuple[str, ...]
+    edge_list: str
+    normalization: str
+    frame_rate: float  # of a streaming network, else 0
+    clip_frames: int  # of a network of whole clips, else 0
+    sampling: str
+    displacement: str
+    augmentation: Augmentation
+    names: dict[str, str]  # of the files
+
+    @property
+    def network_input(self) -> NetworkInput:
+        """What a PST-BLN reads of these data."""
+        edges = torch.from_numpy(load_edge_list(self.edge_list))
+        return NetworkInput(edges=edges, augmentation=self.augmentation)
+
+
+def add_data_options(parser: argparse.ArgumentParser, *, streams: bool) -> None:
+    """Declare where the data are and how they are prepared."""
+    group = parser.add_argument_group('data')
+    group.add_argument('--tracks', type=Path, help='training tracks (.npz)')
+    group.add_argument('--data', type=Path,
+                       help='or prepared clips (.npy) in the format of the reference')
+    group.add_argument('--labels', type=Path, help='their labels (.pkl)')
+    group.add_argument('--classes', nargs='+', metavar='CLASS',
+                       help='in the order of the outputs; needed for prepared clips')
+    group.add_argument('--frames', type=positive, default=None if streams else 32,
+                       help='frames of a clip made of a track (%(default)s)' if not streams else
+                       'make a clip of so many frames of every track, with one target, instead '
+                       'of fitting every frame at the frame rate')
+    group.add_argument('--sampling', choices=CLIP_SAMPLINGS, default=CLIP_SAMPLINGS[0],
+                       help='which frames of a track make its clip (%(default)s)')
+    group.add_argument('--displacement', choices=CLIP_DISPLACEMENTS, default=CLIP_DISPLACEMENTS[0],
+                       help='frame of a clip that is subtracted from all of it (%(default)s)')
+    group.add_argument('--normalization', choices=NORMALIZATIONS, default=NORMALIZATIONS[0],
+                       help='of tracks; of prepared clips, what was done to them (%(default)s)')
+    group.add_argument('--edge-list', choices=EDGE_LISTS, default=EDGE_LISTS[0],
+                       help='(%(default)s)')
+
+
+def add_validation_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Declare the data of other people."""
+    group = parser.add_argument_group('validation')
+    group.add_argument('--validation', type=Path, required=required,
+                       help='tracks (.npz) or prepared clips (.npy) of other people')
+    group.add_argument('--validation-labels', type=Path, help='of prepared clips (.pkl)')
+
+
+def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> None:
+    """Declare all of a PST-BLN but its channels."""
+    group = parser.add_argument_group('network')
+    if streams:
+        group.add_argument('--frame-rate', type=float, default=30.0,
+                           help='Hz, of a network that streams (%(default)s)')
+        group.add_argument('--window', type=positive,
+                           help=f'frames that are pooled ({STREAM_WINDOW}; of clips, all)')
+    group.add_argument('--padding', choices=PADDINGS,
+                       help="of time: 'causal' sees the past only (default for streams), 'same' "
+                       'is centred (default for clips)')
+    group.add_argument('--kernel-size', type=positive, default=9,
+                       help='frames of a temporal convolution (%(default)s)')
+    group.add_argument('--subsets', type=positive, default=1,
+                       help='U matrices a layer: 1 in the paper, 3 in the reference (%(default)s)')
+    group.add_argument('--input-norm', action=argparse.BooleanOptionalAction, default=True,
+                       help='batch norm of the input, as the reference has it (%(default)s)')
+    group.add_argument('--topology-init', choices=TOPOLOGY_INITS, default=TOPOLOGY_INITS[0],
+                       help='U at the start: as the paper or as the reference (%(default)s)')
+    group.add_argument('--dropout', type=float, default=0.2, help='rate (%(default)s)')
+    group.add_argument('--dropout-position', choices=DROPOUT_POSITIONS,
+                       default=DROPOUT_POSITIONS[0],
+                       help='after or before each layer (%(default)s)')
+
+
+def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> None:
+    """Declare the recipe of fitting; what is not given stays None, for `fit_config` to fill."""
+    group = parser.add_argument_group('fitting')
+
+    def declare(name: str, help_text: str = '', **settings: Any) -> None:
+        default = getattr(defaults, name)
+        shown = ' '.join(map(str, default)) if isinstance(default, tuple) else default
+        group.add_argument(
+            '--' + name.replace('_', '-'), help=f'{help_text} ({shown})'.strip(), **settings
+        )
+
+    declare('epochs', type=positive)
+    declare('batch_size', type=positive)
+    declare('optimizer', choices=OPTIMIZERS)
+    declare('learning_rate', type=float)
+    declare('momentum', 'of sgd', type=float)
+    declare('schedule', 'of the learning rate: up and down once, or times 0.1 at steps',
+            choices=SCHEDULES)
+    declare('drop_after_epochs', "of the schedule 'step'", type=positive, nargs='*',
+            metavar='EPOCH')
+    declare('weight_decay', type=float)
+    declare('max_gradient_norm', '0 leaves gradients as they are', type=float)
+    declare('label_smoothing', type=float)
+    declare('patience', 'end after so many epochs without a lower loss; 0: never early', type=int)
+    declare('seed', type=int)
+    declare('workers', 'processes that read the batches', type=int)
+    declare('mixed_precision', 'bfloat16 where it is safe', action=argparse.BooleanOptionalAction)
+    group.add_argument('--device', default='auto', help='auto, cpu or cuda (%(default)s)')
+    group.add_argument('--mirror', action=argparse.BooleanOptionalAction, default=True,
+                       help='flip about half of the faces left to right (%(default)s)')
+    group.add_argument('--rotation', type=float, default=0.0, metavar='RADIANS',
+                       help='standard deviation of random rolls (%(default)s)')
+    group.add_argument('--stretch', type=float, default=0.0,
+                       help='standard deviation of random factors on width and height '
+                       '(%(default)s)')
+    group.add_argument('--time-crop', type=float, default=0.0, metavar='SHARE',
+                       help='share of a clip cut off at random at either end (%(default)s)')
+
+
+def fit_config(options: argparse.Namespace, defaults: FitConfig) -> FitConfig:
+    """Read the recipe of fitting: the options where they are given, else the defaults."""
+    given = {
+        item.name: value
+        for item in fields(FitConfig)
+        if item.name != 'device' and (value := getattr(options, item.name, None)) is not None
+    }
+    if 'drop_after_epochs' in given:
+        given['drop_after_epochs'] = tuple(given['drop_after_epochs'])
+    return replace(defaults, **given, device=choose_device(options.device))
+
+
+def augmentation(options: argparse.Namespace) -> Augmentation:
+    """Read the augmentation from the options."""
+    return Augmentation(
+        mirror=options.mirror,
+        rotation=options.rotation,
+        stretch=options.stretch,
+        time_crop=options.time_crop,
+    )
+
+
+def clip_source(
+    options: argparse.Namespace, path: Path, labels: Path | None, classes: tuple[str, ...]
+) -> ClipSource:
+    """Name a source of clips that are prepared as the options say."""
+    return ClipSource(
+        path=path,
+        labels=labels,
+        classes=classes,
+        normalization=options.normalization,
+        frames=options.frames or 0,
+        sampling=options.sampling,
+        displacement=options.displacement,
+    )
+
+
+def load_data(options: argparse.Namespace) -> LoadedData:
+    """Load training and validation data: tracks fitted frame by frame, or clips.
+
+    Raises ValueError or OSError naming what is wrong with the files or the options.
+    """
+    path = training_path(options)
+    classes = tuple(options.classes or ())
+    reads_clips = bool(options.frames) or options.data is not None
+    shared = {
+        'edge_list': options.edge_list,
+        'normalization': options.normalization,
+        'augmentation': augmentation(options),
+        'names': {'training': path.name}
+        | ({'validation': options.validation.name} if options.validation else {}),
+    }
+    if reads_clips:
+        clips = clip_source(options, path, options.labels, classes).load(progress=True)
+        validation = None
+        if options.validation is not None:
+            validation = clip_source(
+                options, options.validation, options.validation_labels, clips.classes
+            ).load(progress=True)
+        return LoadedData(
+            training=TrainingSet.of_clips(clips),
+            validation=None if validation is None else TrainingSet.of_clips(validation),
+            classes=clips.classes,
+            frame_rate=0.0,
+            clip_frames=clips.features.shape[2],
+            sampling=options.sampling,
+            displacement=options.displacement,
+            **shared,
+        )
+    if options.displacement != 'none':
+        raise ValueError('a displacement needs clips: say their --frames')
+    tracks = read_tracks(path)
+    classes = classes or classes_of(tracks)
+    sets = [
+        None if part is None else training_set_of_tracks(
+            part, classes=classes, frame_rate=options.frame_rate,
+            normalization=options.normalization, progress=True,
+        )
+        for part in (tracks, read_tracks(options.validation) if options.validation else None)
+    ]
+    assert sets[0] is not None
+    return LoadedData(
+        training=sets[0],
+        validation=sets[1],
+        classes=classes,
+        frame_rate=options.frame_rate,
+        clip_frames=0,
+        sampling=CLIP_SAMPLINGS[0],
+        displacement=CLIP_DISPLACEMENTS[0],
+        **shared,
+    )
+
+
+def training_path(options: argparse.Namespace) -> Path:
+    """Return the one file of training data that the options name.
+
+    Raises ValueError if they name none, or two, or clips without labels.
+    """
+    if (options.tracks is None) == (options.data is None):
+        raise ValueError('say either --tracks FILE.npz, or --data FILE.npy with --labels FILE.pkl')
+    if (options.data is None) != (options.labels is None):
+        raise ValueError('--data and --labels belong together')
+    path: Path = options.tracks if options.data is None else options.data
+    return path
+
+
+def network_template(
+    options: argparse.Namespace,
+    *,
+    classes: int,
+    channels: tuple[int, ...],
+    reads_clips: bool,
+    strides: tuple[int, ...] = (),
+) -> PstBlnConfig:
+    """Describe the network that the options ask for."""
+    window = 0 if reads_clips else STREAM_WINDOW
+    return PstBlnConfig(
+        channels=channels,
+        classes=classes,
+        edges=len(load_edge_list(options.edge_list)),
+        subsets=options.subsets,
+        kernel_size=options.kernel_size,
+        strides=strides,
+        padding=options.padding or ('same' if reads_clips else 'causal'),
+        window=getattr(options, 'window', None) or window,
+        dropout=options.dropout,
+        dropout_position=options.dropout_position,
+        input_norm=options.input_norm,
+        topology_init=options.topology_init,
+    )
+
+
+def describe(
+    network: PstBlnConfig,
+    data: LoadedData,
+    *,
+    calibration: Calibration | None,
+    training: dict[str, object],
+    licence: str,
+) -> ModelDescription:
+    """Describe a fitted network for its model file."""
+    edges = load_edge_list(data.edge_list).tolist()
+    calibrated = {} if calibration is None else {
+        'temperature': calibration.temperature,
+        'abstention_threshold': calibration.abstention_threshold,
+    }
+    return ModelDescription(
+        network=network,
+        edge_list=tuple((source, target) for source, target in edges),
+        classes=data.classes,
+        frame_rate=data.frame_rate,
+        clip_frames=data.clip_frames,
+        clip_sampling=data.sampling,
+        clip_displacement=data.displacement,
+        normalization=data.normalization,
+        warm_up_s=0.0 if data.clip_frames else WARM_UP_S,
+        training=training,
+        licence=licence,
+        **calibrated,
+    )
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """Say in one line what calibration found."""
+    return (
+        f'validation, {calibration.frames} answers, {calibration.mc_samples} samples: accuracy '
+        f'{calibration.accuracy:.3f}, macro F1 {calibration.macro_f1:.3f}; CONFIDENT from '
+        f'{calibration.abstention_threshold:.2f} on: {calibration.coverage:.0%} of them, '
+        f'{calibration.risk:.1%} of those wrong'
+    )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes of fitting and growing by name."""
+
+from dataclasses import dataclass
+
+from fer_training.fitting import FitConfig
+from fer_training.topology_search import GrowthLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecipe:
+    """Hold how networks are fitted, and when their growth stops."""
+
+    fit: FitConfig  # of a network of fixed width, and after growth of all parameters
+    step: FitConfig  # of each candidate of growth
+    final_epochs: int  # after growth, of all parameters together
+    limits: GrowthLimits
+
+
+_PAPER_FIT = FitConfig(
+    epochs=400,
+    batch_size=128,
+    optimizer='sgd',
+    learning_rate=0.1,
+    weight_decay=5e-4,
+    schedule='step',
+    max_gradient_norm=0.0,
+)
+_PRACTICAL_FIT = FitConfig(epochs=60, batch_size=32, learning_rate=0.01)
+
+FIT_RECIPES = {
+    # Candidates inherit the weights of the accepted network and need few epochs; a block or a
+    # layer must earn its parameters.
+    'practical': FitRecipe(
+        fit=_PRACTICAL_FIT,
+        step=FitConfig(epochs=15, batch_size=32, learning_rate=0.01),
+        final_epochs=60,
+        limits=GrowthLimits(block_threshold=0.1, layer_threshold=0.1, max_layers=6),
+    ),
+    # PST-BLN, IV-B: CK+ and Oulu-CASIA.
+    'paper': FitRecipe(
+        fit=_PAPER_FIT, step=_PAPER_FIT, final_epochs=400, limits=GrowthLimits()
+    ),
+}

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What networks read: edge vectors or landmarks, and augmentation that keeps a face a face."""
+
+import numpy as np
+import pytest
+import torch
+from faces_made import face_landmarks
+from torch import Tensor
+
+from fer_perception.graph.edges import edge_vectors, load_edge_list
+from fer_perception.graph.landmarks import INNER_LANDMARKS, mirror_landmarks
+from fer_perception.graph.normalization import normalize_landmarks
+from fer_training.inputs import Augmentation, NetworkInput
+
+EDGES = torch.from_numpy(load_edge_list())
+
+
+def faces(count: int = 3, frames: int = 6) -> np.ndarray:
+    return np.stack(
+        [normalize_landmarks(face_landmarks(frames=frames, seed=seed)) for seed in range(count)]
+    )
+
+
+def features(landmarks: np.ndarray) -> Tensor:
+    inner = landmarks[..., INNER_LANDMARKS, :].astype(np.float32)  # (N, T, 51, 2)
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(inner, -1, 1)))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def test_edge_vectors_are_those_of_the_runtime() -> None:
+    landmarks = faces()
+    given = NetworkInput(edges=EDGES)(features(landmarks))
+    expected = edge_vectors(landmarks, EDGES.numpy())
+    np.testing.assert_allclose(given.numpy(), expected, atol=1e-6)
+
+
+def test_without_edges_landmarks_pass_and_so_do_edge_vectors_with_them() -> None:
+    points, vectors = features(faces()), torch.randn(2, 2, 4, 181)
+    assert torch.equal(NetworkInput(edges=None)(points), points)
+    assert torch.equal(NetworkInput(edges=EDGES)(vectors, generator()), vectors)
+    with pytest.raises(ValueError, match='not of 312'):
+        NetworkInput(edges=EDGES)(torch.zeros(1, 2, 3, 312))
+    with pytest.raises(ValueError, match='not of 181'):
+        NetworkInput(edges=None)(vectors)
+
+
+def test_mirroring_is_that_of_landmarks_and_takes_about_half() -> None:
+    landmarks = faces(40, 2)
+    points = features(landmarks)
+    mirrored = Augmentation()(points, generator())
+    flipped = (mirrored != points).flatten(1).any(1)
+    assert 10 < int(flipped.sum()) < 30
+    expected = features(mirror_landmarks(landmarks))
+    assert torch.equal(mirrored[flipped], expected[flipped])
+
+
+def test_rotation_keeps_lengths_and_stretch_keeps_time() -> None:
+    points = features(faces())
+    turned = Augmentation(mirror=False, rotation=0.5)(points, generator())
+    assert not torch.allclose(turned, points)
+    assert torch.allclose(turned.norm(dim=1), points.norm(dim=1), atol=1e-5)
+    stretched = Augmentation(mirror=False, stretch=0.2)(points, generator())
+    ratio = (stretched / points).nan_to_num(nan=1.0)
+    assert torch.allclose(ratio[:, :, :1, 1:2].expand_as(ratio)[:, 0, :, 1],
+                          ratio[:, 0, :, 1], atol=1e-4)
+
+
+def test_cropping_in_time_keeps_the_order_and_the_range() -> None:
+    ramp = torch.linspace(0, 1, 12)[None, None, :, None].expand(5, 2, 12, 51)
+    cropped = Augmentation(mirror=False, time_crop=0.3)(ramp, generator())
+    assert cropped.shape == ramp.shape
+    assert (cropped.diff(dim=2) > 0).all()
+    assert (cropped >= 0).all() and (cropped <= 1).all()
+    assert (cropped[:, :, 0] > 0).any() and (cropped[:, :, -1] < 1).any()
+    still = torch.ones(2, 2, 1, 51)  # clips of one frame have nothing to crop
+    assert torch.equal(Augmentation(mirror=False, time_crop=0.3)(still, generator()), still)
+
+
+def test_the_same_generator_gives_the_same_and_none_gives_no_augmentation() -> None:
+    network_input = NetworkInput(
+        edges=EDGES, augmentation=Augmentation(rotation=0.1, stretch=0.1, time_crop=0.1)
+    )
+    points = features(faces())
+    first, again = (network_input(points, generator()) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(network_input(points), NetworkInput(edges=EDGES)(points))
+
+
+@pytest.mark.parametrize(
+    'bad', [{'rotation': -0.1}, {'stretch': -1.0}, {'time_crop': 0.5}, {'time_crop': -0.1}]
+)
+def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Augmentation(**bad)  # type: ignore[arg-type]
