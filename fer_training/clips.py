@@ -8,8 +8,12 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
-from fer_perception.graph.normalization import normalize_landmarks
-from fer_perception.models.model_file import CLIP_DISPLACEMENTS, CLIP_SAMPLINGS
+from fer_perception.graph.normalization import NORMALIZATIONS, normalize_landmarks
+from fer_perception.models.model_file import (
+    CLIP_DISPLACEMENTS,
+    CLIP_SAMPLINGS,
+    ModelDescription,
+)
 from fer_training.tracks import Track
 
 
@@ -59,34 +63,75 @@ class Clips:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPreparation:
+    """Set how a track becomes a clip."""
+
+    frames: int  # of a clip
+    sampling: str = CLIP_SAMPLINGS[0]  # which frames: see `sampled_frames`
+    normalization: str = NORMALIZATIONS[0]
+    displacement: str = CLIP_DISPLACEMENTS[0]  # from the 'first' frame, or the 'mean' of all
+
+    def __post_init__(self) -> None:
+        """Refuse what is unknown, naming it and what there is."""
+        if self.frames < 1:
+            raise ValueError(f'a clip needs at least 1 frame, not {self.frames}')
+        for name, allowed in (
+            ('sampling', CLIP_SAMPLINGS),
+            ('normalization', NORMALIZATIONS),
+            ('displacement', CLIP_DISPLACEMENTS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f'unknown {name} {getattr(self, name)!r}; use {" or ".join(allowed)}'
+                )
+
+    @classmethod
+    def of(cls, description: ModelDescription) -> 'ClipPreparation':
+        """Return how a model that reads whole clips wants them."""
+        return cls(
+            frames=description.clip_frames,
+            sampling=description.clip_sampling,
+            normalization=description.normalization,
+            displacement=description.clip_displacement,
+        )
+
+    def landmarks(self, track: Track) -> np.ndarray:
+        """Return the landmarks of the clip of a track, (frames, 68, 2).
+
+        Frames without a face are left out first. A displacement leaves the movement alone, so
+        that it matters less whose face it is. Raises ValueError for a track without any face.
+        """
+        found = track.found_landmarks
+        if not len(found):
+            raise ValueError(f'a track ({track.label}, {track.subject}) shows no face')
+        chosen = found[sampled_frames(len(found), self.frames, self.sampling)]
+        points = normalize_landmarks(chosen, self.normalization)
+        if self.displacement == 'first':
+            return points - points[:1]
+        if self.displacement == 'mean':
+            return points - points.mean(0, keepdims=True)
+        return points
+
+
 def clips_from_tracks(
     tracks: Sequence[Track],
     *,
     classes: Sequence[str],
-    frames: int,
-    normalization: str,
-    sampling: str = CLIP_SAMPLINGS[0],
-    displacement: str = CLIP_DISPLACEMENTS[0],
+    preparation: ClipPreparation,
     progress: bool = False,
 ) -> Clips:
-    """Make a clip of `frames` frames of every track, chosen by `sampled_frames`.
+    """Make a clip of every track.
 
-    Frames without a face are left out first. With a `displacement` from the 'first' frame of the
-    clip, or from the 'mean' of its frames, what is left is the movement: whose face it is matters
-    less. Raises ValueError for an empty list, a label that is not among the classes, or a track
-    without a face.
+    Raises ValueError for an empty list, a label that is not among the classes, or a track without
+    a face.
     """
     if not tracks:
         raise ValueError('there are no tracks')
     check_labels(tracks, classes)
-    features = np.empty((len(tracks), 2, frames, len(INNER_LANDMARKS)), np.float32)
+    features = np.empty((len(tracks), 2, preparation.frames, len(INNER_LANDMARKS)), np.float32)
     for index, track in enumerate(tqdm(tracks, desc='prepare', disable=not progress)):
-        landmarks = track.found_landmarks
-        if not len(landmarks):
-            raise ValueError(f'track {index} ({track.label}, {track.subject}) shows no face')
-        chosen = landmarks[sampled_frames(len(landmarks), frames, sampling)]  # (T, 68, 2)
-        points = normalize_landmarks(chosen, normalization)[:, INNER_LANDMARKS]  # (T, 51, 2)
-        points = displaced(points, displacement)
+        points = preparation.landmarks(track)[:, INNER_LANDMARKS]  # (T, 51, 2)
         features[index] = np.moveaxis(points, -1, 0)  # (2, T, 51)
     return Clips(
         features=features,
@@ -104,31 +149,14 @@ def sampled_frames(available: int, frames: int, sampling: str = CLIP_SAMPLINGS[0
 
     'intervals': at equal intervals from the first to the last; where there are fewer than
     `frames`, repeated by tiling (AFEW in the paper, IV-B). 'first_and_last': the first frame and
-    the last `frames` - 1, the apex (CK+ and Oulu-CASIA in the paper, IV-A). Raises ValueError for
-    an unknown sampling.
+    the last `frames` - 1, neutral and apex (CK+ and Oulu-CASIA in the paper, IV-A); where there
+    are fewer, the first comes more than once.
     """
-    if sampling not in CLIP_SAMPLINGS:
-        raise ValueError(f'unknown sampling {sampling!r}; use {" or ".join(CLIP_SAMPLINGS)}')
+    if sampling == 'first_and_last':
+        return np.array([0, *range(available - frames + 1, available)]).clip(min=0)
     if available < frames:
         return np.arange(frames) % available
-    if sampling == 'first_and_last':
-        return np.array([0, *range(available - frames + 1, available)])
     return np.round(np.linspace(0, available - 1, frames)).astype(np.int64)
-
-
-def displaced(points: np.ndarray, displacement: str) -> np.ndarray:
-    """Subtract the first frame of a clip, or the mean of its frames: (T, V, 2) -> the same.
-
-    Raises ValueError for an unknown displacement.
-    """
-    if displacement not in CLIP_DISPLACEMENTS:
-        allowed = ' or '.join(CLIP_DISPLACEMENTS)
-        raise ValueError(f'unknown displacement {displacement!r}; use {allowed}')
-    if displacement == 'first':
-        return points - points[:1]
-    if displacement == 'mean':
-        return points - points.mean(0, keepdims=True)
-    return points
 
 
 def check_labels(tracks: Sequence[Track], classes: Sequence[str]) -> None:

@@ -59,15 +59,17 @@ def _run_in_processes(
         futures = {executor.submit(work, job): index for index, job in enumerate(jobs)}
         for future in as_completed(futures):
             yield futures[future], future.result()
+        executor.shutdown()
     except BrokenProcessPool as error:
         raise ChildProcessError(
             'a worker process was killed, perhaps for want of memory; the finished jobs are '
             'kept: try again with fewer workers'
         ) from error
-    finally:
+    except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+        raise
 
 
 def _begin_process(threads: int) -> None:

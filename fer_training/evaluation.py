@@ -16,7 +16,7 @@ from fer_perception.inference.monte_carlo import (
 )
 from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.model_file import LoadedModel
-from fer_training.clips import Clips, clips_from_tracks
+from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
 from fer_training.dataset import IGNORED, training_set_of_tracks
 from fer_training.inputs import NetworkInput
 from fer_training.results import Predictions, join_predictions
@@ -67,10 +67,7 @@ def evaluate(
         clips = clips_from_tracks(
             data,
             classes=description.classes,
-            frames=description.clip_frames,
-            normalization=description.normalization,
-            sampling=description.clip_sampling,
-            displacement=description.clip_displacement,
+            preparation=ClipPreparation.of(description),
             progress=progress,
         )
     else:

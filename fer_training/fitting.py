@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
@@ -82,6 +83,7 @@ def fit(
     network_input: NetworkInput,
     config: FitConfig,
     checkpoint: Path | None = None,
+    start: Path | None = None,
     on_epoch: EpochCallback | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
@@ -89,20 +91,25 @@ def fit(
     """Fit a network in place; the same seed and first weights give the same network.
 
     With a `checkpoint` path the state is kept there after every epoch, and an interrupted fit
-    with the same settings goes on from it; it is the caller's to remove. Leaves the network in
-    evaluation mode on the device of the configuration. Returns the records of all epochs.
+    with the same settings goes on from it; it is the caller's to remove. With a `start` the fit
+    goes on from that checkpoint instead; of a schedule by steps the epochs may be more than they
+    were. Leaves the network in evaluation mode on the device of the configuration. Returns the
+    records of all epochs. Raises ValueError if `start` is no checkpoint of the same settings.
     """
     device = torch.device(config.device)
     network.to(device)
     optimizer = _optimizer(network, config)
     steps = -(-len(data) // config.batch_size)
     schedule = _schedule(optimizer, config, steps)
+    recipe = asdict(config)
+    if config.schedule == 'step':
+        del recipe['epochs']  # those to come change nothing of those that were
     settings = {
-        'fit': asdict(config),
+        'fit': recipe,
         'network': {name: list(value.shape) for name, value in network.state_dict().items()},
         'sequences': len(data),
     }
-    records = _resume(checkpoint, settings, network, optimizer, schedule, log)
+    records = _resume(checkpoint, start, settings, network, optimizer, schedule, log)
 
     while len(records) < config.epochs and not _converged(records, config):
         epoch = len(records)
@@ -261,6 +268,7 @@ def _converged(records: Sequence[EpochRecord], config: FitConfig) -> bool:
 
 def _resume(
     checkpoint: Path | None,
+    start: Path | None,
     settings: dict[str, Any],
     network: nn.Module,
     optimizer: Optimizer,
@@ -268,10 +276,18 @@ def _resume(
     log: Callable[[str], None],
 ) -> list[EpochRecord]:
     """Restore what a checkpoint of the same settings holds; return the records so far."""
-    if checkpoint is None or not checkpoint.is_file():
+    checkpoint = start or checkpoint
+    if start is None and (checkpoint is None or not checkpoint.is_file()):
         return []
-    state = torch.load(checkpoint, weights_only=True)
-    if state['settings'] != settings:
+    assert checkpoint is not None
+    try:
+        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        found = state['settings']
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise ValueError(f'{checkpoint} is no checkpoint of a fit: {error}') from error
+    if found != settings:
+        if start is not None:
+            raise ValueError(f'{start} is of a fit of another {_differences(found, settings)}')
         log(f'{checkpoint} is of other settings, starting anew')
         return []
     network.load_state_dict(state['network'])
@@ -280,6 +296,14 @@ def _resume(
     records = [EpochRecord(**record) for record in state['records']]
     log(f'going on after epoch {len(records)} from {checkpoint}')
     return records
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Name what differs between two settings."""
+    names = [name for name in wanted if name != 'fit' and found.get(name) != wanted[name]]
+    recipe = found.get('fit', {})
+    names += [name for name, value in wanted['fit'].items() if recipe.get(name) != value]
+    return ', '.join(names)
 
 
 def _write_checkpoint(path: Path, state: dict[str, object]) -> None:

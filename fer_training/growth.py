@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
@@ -26,6 +27,7 @@ from fer_training.topology_search import GrowthLimits, TopologySearch
 
 HISTORY_FILE = 'history.json'
 CHECKPOINT_FILE = 'step.checkpoint'
+FINAL_CHECKPOINT_FILE = 'final.checkpoint'
 
 
 class GrowthFolderError(ValueError):
@@ -148,7 +150,7 @@ def grow(
             data,
             network_input=network_input,
             config=config.final,
-            checkpoint=folder / CHECKPOINT_FILE,
+            checkpoint=folder / FINAL_CHECKPOINT_FILE,
             on_epoch=None if on_epoch is None else _numbered(on_epoch, len(history.steps) + 1),
             progress=progress,
             log=_prefixed(log, 'final'),
@@ -222,7 +224,7 @@ class _Networks:
             network = self._build(self._channels[number])
             try:
                 network.load_state_dict(load_file(self._path(number)))
-            except (OSError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, SafetensorError) as error:
                 raise GrowthFolderError(
                     f'{self._path(number)} does not hold the weights of step {number}: {error}'
                 ) from error

@@ -53,7 +53,9 @@ class Augmentation:
 class NetworkInput:
     """Turn features into what a network reads: edge vectors, or the landmarks themselves."""
 
-    edges: Tensor | None  # (E, 2) int64 landmarks 17..67; None: the network reads landmarks
+    # (E, 2) int64 landmarks 17..67; (0, 2) where they are unknown: the features must be edge
+    # vectors already; None: the network reads landmarks
+    edges: Tensor | None
     augmentation: Augmentation = Augmentation(mirror=False)
 
     def __call__(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -61,10 +63,10 @@ class NetworkInput:
 
         features: (N, 2, T, 51) landmarks, or (N, 2, T, E) edge vectors, which pass as they are.
         Returns (N, 2, T, V): V = E, or 51 without edges. Raises ValueError for features of
-        another size.
+        another size; where the edges are unknown, it is the network that checks it.
         """
         size = features.shape[-1]
-        if self.edges is not None and size == len(self.edges):
+        if self.edges is not None and len(self.edges) in (0, size):
             return features
         if size != len(INNER_LANDMARKS):
             wanted = '' if self.edges is None else f' or {len(self.edges)} edges'

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer_perception.models.model_file import CLIP_DISPLACEMENTS, CLIP_SAMPLINGS
-from fer_training.clips import Clips, clips_from_tracks
+from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
 from fer_training.recipes import CLASSES
 from fer_training.reference_format import read_reference_clips
 from fer_training.tracks import Track, read_tracks
@@ -19,10 +18,7 @@ class ClipSource:
     path: Path  # track file (.npz), or prepared clips (.npy) in the reference's format
     labels: Path | None = None  # of prepared clips (.pkl)
     classes: tuple[str, ...] = ()  # in the order of the outputs; empty: those of the track file
-    normalization: str = 'similarity'  # of tracks; of prepared clips, what was done to them
-    frames: int = 0  # of a clip made of a track
-    sampling: str = CLIP_SAMPLINGS[0]
-    displacement: str = CLIP_DISPLACEMENTS[0]
+    preparation: ClipPreparation | None = None  # of tracks
 
     def load(self, *, progress: bool = False) -> Clips:
         """Load the clips; prepared ones stay on the disk, memory-mapped.
@@ -33,21 +29,20 @@ class ClipSource:
             if not self.classes:
                 raise ValueError(f'prepared clips know no class names: say those of {self.path}')
             return read_reference_clips(self.path, self.labels, classes=self.classes)
-        if self.frames < 1:
-            raise ValueError('clips of tracks need a number of frames')
+        if self.preparation is None:
+            raise ValueError(f'say how many frames the clips of {self.path} have')
         tracks = read_tracks(self.path)
         return clips_from_tracks(
             tracks,
             classes=self.classes or classes_of(tracks),
-            frames=self.frames,
-            normalization=self.normalization,
-            sampling=self.sampling,
-            displacement=self.displacement,
+            preparation=self.preparation,
             progress=progress,
         )
 
 
 def classes_of(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """Name the classes of tracks: the project's seven if they suffice, else by the alphabet."""
+    """Name the classes of tracks, in the project's order if it knows them all."""
     labels = {track.label for track in tracks}
-    return CLASSES if labels <= set(CLASSES) else tuple(sorted(labels))
+    if labels <= set(CLASSES):
+        return tuple(label for label in CLASSES if label in labels)
+    return tuple(sorted(labels))

@@ -34,7 +34,9 @@ class ModelDescription:
     """Describe everything that a model needs besides its weights."""
 
     network: PstBlnConfig  # topology, window in frames, padding, dropout rate
-    edge_list: tuple[tuple[int, int], ...]  # E pairs of landmarks, dlib's numbering
+    # E pairs of landmarks, dlib's numbering; none where they are unknown, of clips that hold
+    # edge vectors already
+    edge_list: tuple[tuple[int, int], ...]
     classes: tuple[str, ...]  # labels in the order of the outputs
     normalization: str  # 'similarity', 'centred' or, of clips only, 'track'
     frame_rate: float = 0.0  # frames per second that a streaming network expects
@@ -49,11 +51,12 @@ class ModelDescription:
 
     def __post_init__(self) -> None:
         """Refuse descriptions that contradict themselves."""
-        check_edge_list(self.edges)
-        if len(self.edge_list) != self.network.edges:
-            raise ValueError(
-                f'edge_list has {len(self.edge_list)} edges, the network {self.network.edges}'
-            )
+        if self.edge_list or not self.clip_frames:
+            check_edge_list(self.edges)
+            if len(self.edge_list) != self.network.edges:
+                raise ValueError(
+                    f'edge_list has {len(self.edge_list)} edges, the network {self.network.edges}'
+                )
         if len(self.classes) != self.network.classes or len(set(self.classes)) != len(
             self.classes
         ):
@@ -89,8 +92,8 @@ class ModelDescription:
 
     @property
     def edges(self) -> np.ndarray:
-        """The edge list as an array (E, 2)."""
-        return np.array(self.edge_list)
+        """The edge list as an array (E, 2), (0, 2) where it is unknown."""
+        return np.array(self.edge_list) if self.edge_list else np.empty((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
     try:
         description = description_from_metadata(metadata)
         network = PstBln(description.network, quiet=True)
-        _check_tensors(network, tensors)
+        check_tensors(network, tensors)
     except (ValueError, TypeError) as error:
         raise ModelFileError(f'{path}: {error}') from error
     network.load_state_dict(tensors)
@@ -209,7 +212,8 @@ def _tuple_of(name: str, values: Any, kind: type) -> tuple[Any, ...]:
     return tuple(_typed(name, value, kind) for value in _typed(name, values, list))
 
 
-def _check_tensors(network: PstBln, tensors: dict[str, torch.Tensor]) -> None:
+def check_tensors(network: PstBln, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError naming the tensors if they are not exactly the network's, and finite."""
     expected = network.state_dict()
     if missing := expected.keys() - tensors.keys():
         raise ValueError(f'tensors are missing: {", ".join(sorted(missing))}')

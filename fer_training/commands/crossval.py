@@ -37,6 +37,7 @@ from fer_training.crossval import (
 from fer_training.engines import ENGINES
 from fer_training.fit_recipes import FIT_RECIPES
 from fer_training.fitting import FitConfig
+from fer_training.inputs import Augmentation
 from fer_training.plan import ARCHITECTURES, NetworkPlan
 from fer_training.protocols.description import read_protocol
 from fer_training.protocols.folds import leave_one_subject_out, subject_folds
@@ -70,8 +71,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[1],
                         help='one cross-validation for each (%(default)s)')
     parser.add_argument('--vary', action='append', default=[], metavar='SETTING=V1,V2,...',
-                        help='sweep: one cross-validation for each value of a setting of fitting '
-                        'or of the network; may be given several times')
+                        help='sweep: one cross-validation for each value of a setting of fitting, '
+                        'the network or the augmentation; may be given several times')
     parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0], help='(%(default)s)')
     parser.add_argument('--processes', type=int, default=0,
                         help='folds at the same time; 0: one a core (%(default)s)')
@@ -106,12 +107,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def vary(plan: NetworkPlan, settings: Mapping[str, Any]) -> NetworkPlan:
-    """Change settings of the fit, of growth's steps and of the network, by their names.
+    """Change settings of the fit, of growth's steps, of the network and of the augmentation.
 
-    Raises ValueError for a name that neither has.
+    Raises ValueError for a name that none of them has.
     """
-    fit_names = {item.name for item in fields(FitConfig)}
-    network_names = {item.name for item in fields(PstBlnConfig)}
+    fit_names, network_names, augmentation_names = (
+        {item.name for item in fields(kind)} for kind in (FitConfig, PstBlnConfig, Augmentation)
+    )
     for name, value in settings.items():
         if name in fit_names:
             growth = plan.growth
@@ -122,10 +124,12 @@ def vary(plan: NetworkPlan, settings: Mapping[str, Any]) -> NetworkPlan:
             plan = replace(plan, fit=replace(plan.fit, **{name: value}), growth=growth)
         elif name in network_names:
             plan = replace(plan, template=replace(plan.template, **{name: value}))
+        elif name in augmentation_names:
+            plan = replace(plan, augmentation=replace(plan.augmentation, **{name: value}))
         else:
             raise ValueError(
                 f'there is no setting {name!r} to vary; there are '
-                f'{", ".join(sorted(fit_names | network_names))}'
+                f'{", ".join(sorted(fit_names | network_names | augmentation_names))}'
             )
     return plan
 
@@ -175,14 +179,14 @@ def _classes(options: argparse.Namespace) -> tuple[str, ...]:
     if options.prepared is not None:
         return read_protocol(options.prepared).classes
     path = training_path(options)
-    return clip_source(options, path, options.labels, tuple(options.classes or ())).load().classes
+    return clip_source(options, path, options.labels).load().classes
 
 
 def _jobs(options: argparse.Namespace, plan: NetworkPlan, folder: Path) -> list[FoldJob]:
     if options.prepared is not None:
         return _prepared_jobs(options, plan, folder)
     path = training_path(options)
-    source = clip_source(options, path, options.labels, _classes(options))
+    source = clip_source(options, path, options.labels)
     clips = source.load()
     if options.folds == 'subject':
         folds = leave_one_subject_out(clips.subjects)
@@ -204,7 +208,6 @@ def _prepared_jobs(
                 options,
                 options.prepared / split.folder / f'{part}.npy',
                 options.prepared / split.folder / f'{part}_labels.pkl',
-                protocol.classes,
             )
             for part in ('train', 'val')
         )

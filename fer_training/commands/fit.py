@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         options,
         classes=len(data.classes),
         channels=tuple(options.channels),
-        reads_clips=data.clip_frames > 0,
+        reads_clips=data.preparation is not None,
     )
     torch.manual_seed(config.seed)
     network = PstBln(template)

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
         options,
         classes=len(data.classes),
         channels=(config.limits.block_size,),
-        reads_clips=data.clip_frames > 0,
+        reads_clips=data.preparation is not None,
     )
     with ExitStack() as stack:
         curves = stack.enter_context(TensorBoardLog(options.out / LOG_FOLDER))

@@ -23,12 +23,18 @@ from fer_perception.models.pst_bln import (
 )
 from fer_perception.pipeline import choose_device
 from fer_training.calibration import Calibration
+from fer_training.clips import ClipPreparation
 from fer_training.commands.arguments import positive
 from fer_training.dataset import TrainingSet, training_set_of_tracks
 from fer_training.fitting import OPTIMIZERS, SCHEDULES, FitConfig
 from fer_training.inputs import Augmentation, NetworkInput
+from fer_training.protocols.description import (
+    PROTOCOL_FILE,
+    ProtocolDescription,
+    read_protocol,
+)
 from fer_training.source import ClipSource, classes_of
-from fer_training.tracks import read_tracks
+from fer_training.tracks import Track, read_tracks
 
 STREAM_WINDOW = 15  # frames that a streaming network pools, where none are said
 WARM_UP_S = 1 / 3
@@ -44,9 +50,7 @@ class LoadedData:
     edge_list: str
     normalization: str
     frame_rate: float  # of a streaming network, else 0
-    clip_frames: int  # of a network of whole clips, else 0
-    sampling: str
-    displacement: str
+    preparation: ClipPreparation | None  # of a network of whole clips
     augmentation: Augmentation
     names: dict[str, str]  # of the files
 
@@ -174,19 +178,28 @@ def augmentation(options: argparse.Namespace) -> Augmentation:
     )
 
 
-def clip_source(
-    options: argparse.Namespace, path: Path, labels: Path | None, classes: tuple[str, ...]
-) -> ClipSource:
-    """Name a source of clips that are prepared as the options say."""
-    return ClipSource(
-        path=path,
-        labels=labels,
-        classes=classes,
-        normalization=options.normalization,
-        frames=options.frames or 0,
-        sampling=options.sampling,
-        displacement=options.displacement,
-    )
+def clip_source(options: argparse.Namespace, path: Path, labels: Path | None) -> ClipSource:
+    """Name a source of clips, prepared as the options or its protocol.json say.
+
+    Raises ValueError for prepared clips whose classes nobody names.
+    """
+    classes = tuple(options.classes or ())
+    if labels is None:
+        return ClipSource(path=path, classes=classes, preparation=_preparation(options))
+    protocol = _protocol_of(path)
+    if protocol is not None:
+        return ClipSource(
+            path=path,
+            labels=labels,
+            classes=classes or protocol.classes,
+            preparation=protocol.preparation,
+        )
+    if not classes:
+        raise ValueError(
+            f'{path} has no protocol.json beside it, which would name its classes: '
+            'say them with --classes'
+        )
+    return ClipSource(path=path, labels=labels, classes=classes)
 
 
 def load_data(options: argparse.Namespace) -> LoadedData:
@@ -195,54 +208,75 @@ def load_data(options: argparse.Namespace) -> LoadedData:
     Raises ValueError or OSError naming what is wrong with the files or the options.
     """
     path = training_path(options)
-    classes = tuple(options.classes or ())
-    reads_clips = bool(options.frames) or options.data is not None
-    shared = {
-        'edge_list': options.edge_list,
-        'normalization': options.normalization,
-        'augmentation': augmentation(options),
-        'names': {'training': path.name}
-        | ({'validation': options.validation.name} if options.validation else {}),
-    }
-    if reads_clips:
-        clips = clip_source(options, path, options.labels, classes).load(progress=True)
-        validation = None
-        if options.validation is not None:
-            validation = clip_source(
-                options, options.validation, options.validation_labels, clips.classes
-            ).load(progress=True)
-        return LoadedData(
-            training=TrainingSet.of_clips(clips),
-            validation=None if validation is None else TrainingSet.of_clips(validation),
-            classes=clips.classes,
-            frame_rate=0.0,
-            clip_frames=clips.features.shape[2],
-            sampling=options.sampling,
-            displacement=options.displacement,
-            **shared,
-        )
+    if options.frames or options.data is not None:
+        return _load_clips(options, path)
     if options.displacement != 'none':
         raise ValueError('a displacement needs clips: say their --frames')
     tracks = read_tracks(path)
-    classes = classes or classes_of(tracks)
-    sets = [
-        None if part is None else training_set_of_tracks(
+    classes = tuple(options.classes or classes_of(tracks))
+
+    def prepared(part: list[Track]) -> TrainingSet:
+        return training_set_of_tracks(
             part, classes=classes, frame_rate=options.frame_rate,
             normalization=options.normalization, progress=True,
         )
-        for part in (tracks, read_tracks(options.validation) if options.validation else None)
-    ]
-    assert sets[0] is not None
+
     return LoadedData(
-        training=sets[0],
-        validation=sets[1],
+        training=prepared(tracks),
+        validation=prepared(read_tracks(options.validation)) if options.validation else None,
         classes=classes,
+        edge_list=options.edge_list,
+        normalization=options.normalization,
         frame_rate=options.frame_rate,
-        clip_frames=0,
-        sampling=CLIP_SAMPLINGS[0],
-        displacement=CLIP_DISPLACEMENTS[0],
-        **shared,
+        preparation=None,
+        augmentation=augmentation(options),
+        names=_names(options, path),
     )
+
+
+def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
+    source = clip_source(options, path, options.labels)
+    clips = source.load(progress=True)
+    preparation = source.preparation or replace(
+        _preparation(options), frames=clips.features.shape[2]
+    )
+    validation = None
+    if options.validation is not None:
+        other = clip_source(options, options.validation, options.validation_labels)
+        validation = TrainingSet.of_clips(replace(other, classes=clips.classes).load())
+    return LoadedData(
+        training=TrainingSet.of_clips(clips),
+        validation=validation,
+        classes=clips.classes,
+        edge_list=options.edge_list,
+        normalization=preparation.normalization,
+        frame_rate=0.0,
+        preparation=preparation,
+        augmentation=augmentation(options),
+        names=_names(options, path),
+    )
+
+
+def _names(options: argparse.Namespace, path: Path) -> dict[str, str]:
+    validation = {'validation': options.validation.name} if options.validation else {}
+    return {'training': path.name, **validation}
+
+
+def _preparation(options: argparse.Namespace) -> ClipPreparation:
+    return ClipPreparation(
+        frames=options.frames or 1,
+        sampling=options.sampling,
+        normalization=options.normalization,
+        displacement=options.displacement,
+    )
+
+
+def _protocol_of(path: Path) -> ProtocolDescription | None:
+    """Read the protocol.json that belongs to a prepared file, if there is one."""
+    for folder in (path.parent, path.parent.parent):
+        if (folder / PROTOCOL_FILE).is_file():
+            return read_protocol(folder)
+    return None
 
 
 def training_path(options: argparse.Namespace) -> Path:
@@ -294,22 +328,26 @@ def describe(
 ) -> ModelDescription:
     """Describe a fitted network for its model file."""
     edges = load_edge_list(data.edge_list).tolist()
-    calibrated = {} if calibration is None else {
+    calibrated: dict[str, Any] = {} if calibration is None else {
         'temperature': calibration.temperature,
         'abstention_threshold': calibration.abstention_threshold,
+    }
+    clip = data.preparation
+    timing: dict[str, Any] = {'warm_up_s': WARM_UP_S} if clip is None else {
+        'warm_up_s': 0.0,
+        'clip_frames': clip.frames,
+        'clip_sampling': clip.sampling,
+        'clip_displacement': clip.displacement,
     }
     return ModelDescription(
         network=network,
         edge_list=tuple((source, target) for source, target in edges),
         classes=data.classes,
         frame_rate=data.frame_rate,
-        clip_frames=data.clip_frames,
-        clip_sampling=data.sampling,
-        clip_displacement=data.displacement,
         normalization=data.normalization,
-        warm_up_s=0.0 if data.clip_frames else WARM_UP_S,
         training=training,
         licence=licence,
+        **timing,
         **calibrated,
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from fer_perception.graph.edges import EDGE_LISTS
 from fer_perception.graph.normalization import NORMALIZATIONS
+from fer_perception.models.model_file import CLIP_DISPLACEMENTS
+from fer_training.clips import ClipPreparation
 from fer_training.commands.arguments import Commands, positive
 from fer_training.commands.extract import (
     add_extraction_options,
@@ -29,15 +31,9 @@ from fer_training.protocols.description import (
 )
 from fer_training.protocols.expressions import in_project_order
 from fer_training.protocols.folds import Fold, leave_one_subject_out, subject_folds
-from fer_training.protocols.frames import (
-    ConstantRate,
-    EqualIntervals,
-    FirstAndLast,
-    FrameChoice,
-)
 from fer_training.protocols.listing import Listing
 from fer_training.protocols.writing import ClipConfig, NamedTracks, write_folds, write_split
-from fer_training.tracks import Track, read_tracks, write_tracks
+from fer_training.tracks import read_tracks, write_tracks
 
 PARTS_FOLDER = 'extraction.part'
 TRACKS_FILE = 'tracks.npz'
@@ -92,9 +88,6 @@ def add_parser(commands: Commands) -> None:
     chosen = tracks.add_mutually_exclusive_group(required=True)
     chosen.add_argument('--frames', type=positive, metavar='N',
                          help='frames at equal intervals, tiled if there are fewer')
-    chosen.add_argument('--rate', type=float, metavar='HZ',
-                         help='frames per second, as many as the longest track has; shorter ones '
-                         'are tiled')
     chosen.add_argument('--last-frames', type=positive, metavar='N',
                          help='the first frame and the last N')
     tracks.set_defaults(run=_prepare_tracks)
@@ -111,6 +104,9 @@ def _add_common_options(
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to make')
     parser.add_argument('--normalization', choices=NORMALIZATIONS, default=normalization,
                          help="(%(default)s) 'centred' subtracts the nose only, as the paper does")
+    parser.add_argument('--displacement', choices=CLIP_DISPLACEMENTS,
+                         default=CLIP_DISPLACEMENTS[0],
+                         help='frame of a clip that is subtracted from all of it (%(default)s)')
     parser.add_argument('--edge-list', choices=EDGE_LISTS,
                          help='write the vectors of these edges instead of the 51 landmarks')
     parser.add_argument('--augment', action=argparse.BooleanOptionalAction, default=augment,
@@ -149,7 +145,7 @@ def _prepare_afew(options: argparse.Namespace) -> None:
     listings = [list_afew(options.root, part=part) for part in ('train', 'val')]
     _claim(options.out)
     config = _clip_config(
-        options, classes=listings[0].classes, choice=EqualIntervals(frames=options.frames)
+        options, classes=listings[0].classes, frames=options.frames
     )
     train, validation = (_extract(listing, options) for listing in listings)
     split = write_split(
@@ -178,7 +174,7 @@ def _prepare_ckplus(options: argparse.Namespace) -> None:
         tracks, names = with_neutral_class(named.tracks, named.names)
         named, classes = NamedTracks(tracks=tracks, names=names), CLASSES_WITH_NEUTRAL
     config = _clip_config(
-        options, classes=classes, choice=FirstAndLast(last=options.last_frames)
+        options, classes=classes, last_frames=options.last_frames
     )
     _write_folds_of(options, config, named, listing.data_set, extracted.left_out)
 
@@ -192,7 +188,7 @@ def _prepare_casia(options: argparse.Namespace) -> None:
     _claim(options.out)
     extracted = _extract(listing, options)
     config = _clip_config(
-        options, classes=listing.classes, choice=FirstAndLast(last=options.last_frames)
+        options, classes=listing.classes, last_frames=options.last_frames
     )
     _write_folds_of(options, config, extracted.named, listing.data_set, extracted.left_out)
 
@@ -209,30 +205,31 @@ def _prepare_tracks(options: argparse.Namespace) -> None:
     if len(kept) < len(tracks):
         print(f'left out {len(tracks) - len(kept)} tracks of other labels', file=sys.stderr)
     names = [f'{track.label}_{track.subject}_{index}' for index, track in enumerate(kept)]
-    config = _clip_config(options, classes=classes, choice=_choice_for(kept, options))
+    config = _clip_config(
+        options, classes=classes, frames=options.frames, last_frames=options.last_frames
+    )
     named = NamedTracks(tracks=kept, names=names)
     _claim(options.out)
     _write_folds_of(options, config, named, options.root.name, ())
 
 
-def _choice_for(tracks: Sequence[Track], options: argparse.Namespace) -> FrameChoice:
-    if options.frames is not None:
-        return EqualIntervals(frames=options.frames)
-    if options.last_frames is not None:
-        return FirstAndLast(last=options.last_frames)
-    if not 0 < options.rate < float('inf'):
-        raise ValueError(f'--rate must be above 0, not {options.rate}')
-    longest_s = max(float(track.found_times_s[-1]) for track in tracks)
-    return ConstantRate(rate=options.rate, frames=1 + round(longest_s * options.rate))
-
-
 def _clip_config(
-    options: argparse.Namespace, *, classes: tuple[str, ...], choice: FrameChoice
+    options: argparse.Namespace,
+    *,
+    classes: tuple[str, ...],
+    frames: int | None = None,
+    last_frames: int | None = None,
 ) -> ClipConfig:
+    """Make clips of `frames` at equal intervals, or of the first and the last few."""
+    preparation = ClipPreparation(
+        frames=frames or 1 + (last_frames or 0),
+        sampling='intervals' if frames else 'first_and_last',
+        normalization=options.normalization,
+        displacement=options.displacement,
+    )
     return ClipConfig(
         classes=classes,
-        choice=choice,
-        normalization=options.normalization,
+        preparation=preparation,
         edge_list=options.edge_list,
         augmentation=(
             Augmentation(flip=options.flip, seed=options.seed) if options.augment else None
@@ -307,9 +304,7 @@ def _finish(
     ProtocolDescription(
         data_set=data_set,
         classes=config.classes,
-        frames=config.choice.frames,
-        frame_choice=config.choice.description,
-        normalization=config.normalization,
+        preparation=config.preparation,
         features=config.edge_list or 'landmarks',
         seed=options.seed,
         augmentation=None if augmentation is None else asdict(augmentation),
@@ -320,6 +315,6 @@ def _finish(
     shutil.rmtree(options.out / PARTS_FOLDER, ignore_errors=True)
     clips = sum(len(named.tracks) for named in files.values())
     print(
-        f'{clips} clips of {config.choice.frames} frames, {len(config.classes)} classes, '
+        f'{clips} clips of {config.preparation.frames} frames, {len(config.classes)} classes, '
         f'{len(splits)} split{"s" if len(splits) > 1 else ""} in {options.out}'
     )

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from fer_training.clips import ClipPreparation
+
 PROTOCOL_FILE = 'protocol.json'
 
 
@@ -29,9 +31,7 @@ class ProtocolDescription:
 
     data_set: str
     classes: tuple[str, ...]
-    frames: int  # of each clip
-    frame_choice: str  # in words
-    normalization: str
+    preparation: ClipPreparation  # of each track
     features: str  # 'landmarks' (51 inner ones), or the name of an edge list
     seed: int
     augmentation: dict[str, Any] | None  # of the training parts; None: not augmented
@@ -55,8 +55,10 @@ def read_protocol(folder: Path) -> ProtocolDescription:
     try:
         content = _checked(json.loads(path.read_text('utf-8')), ProtocolDescription)
         splits = [_checked(split, SplitDescription) for split in content.pop('splits')]
+        preparation = ClipPreparation(**_checked(content.pop('preparation'), ClipPreparation))
         return ProtocolDescription(
             **_with_tuples(content),
+            preparation=preparation,
             splits=tuple(SplitDescription(**_with_tuples(split)) for split in splits),
         )
     except FileNotFoundError as error:

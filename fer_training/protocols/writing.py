@@ -10,12 +10,10 @@ from tqdm import tqdm
 
 from fer_perception.graph.edges import edge_vectors, load_edge_list
 from fer_perception.graph.landmarks import INNER_LANDMARKS
-from fer_perception.graph.normalization import normalize_landmarks
-from fer_training.clips import check_labels
+from fer_training.clips import ClipPreparation, check_labels
 from fer_training.protocols.augmentation import Augmentation
 from fer_training.protocols.description import SplitDescription
 from fer_training.protocols.folds import Fold
-from fer_training.protocols.frames import FrameChoice
 from fer_training.reference_format import create_reference_array, write_reference_labels
 from fer_training.tracks import Track
 
@@ -25,8 +23,7 @@ class ClipConfig:
     """Set how a track becomes a clip."""
 
     classes: tuple[str, ...]
-    choice: FrameChoice
-    normalization: str
+    preparation: ClipPreparation
     edge_list: str | None = None  # write vectors of these edges; None: the 51 inner landmarks
     augmentation: Augmentation | None = None  # of the training parts
 
@@ -112,7 +109,7 @@ def _write_part(
     array = create_reference_array(
         folder / f'{part}.npy',
         count=count,
-        frames=config.choice.frames,
+        frames=config.preparation.frames,
         points=len(INNER_LANDMARKS) if edges is None else len(edges),
     )
     names: list[str] = []
@@ -120,7 +117,7 @@ def _write_part(
     pairs = zip(named.tracks, named.names, strict=True)
     bar = tqdm(pairs, total=len(named.tracks), desc=part, unit='clip', disable=not progress)
     for index, (track, name) in enumerate(bar):
-        points = normalize_landmarks(config.choice.choose(track), config.normalization)
+        points = config.preparation.landmarks(track)
         made = (
             [('', points)] if augmentation is None else augmentation.augment(points, clip=index)
         )

@@ -20,7 +20,7 @@ from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.models.dropout import SeededDropout
 from fer_perception.models.model_file import LoadedModel, save_model
 from fer_training.cli import main
-from fer_training.clips import clips_from_tracks
+from fer_training.clips import ClipPreparation, clips_from_tracks
 from fer_training.evaluation import evaluate, predict_clips
 from fer_training.inputs import NetworkInput, batch_edge_vectors
 from fer_training.label_mapping import read_label_mapping, relabel_tracks
@@ -61,7 +61,10 @@ def test_a_clip_model_answers_each_clip_once() -> None:
     predictions = evaluate(model, tracks, samples=7, seed=3)
     assert predictions.monte_carlo.shape == (7, 6, 7)
     assert [CLASSES[label] for label in predictions.labels] == list(LABELS)
-    clips = clips_from_tracks(tracks, classes=CLASSES, frames=8, normalization='similarity')
+    clips = clips_from_tracks(
+        tracks, classes=CLASSES,
+        preparation=ClipPreparation(frames=8, normalization='similarity'),
+    )
     features = batch_edge_vectors(
         torch.from_numpy(clips.features), torch.from_numpy(model.description.edges)
     )
@@ -79,8 +82,10 @@ def test_clips_are_made_as_the_description_says() -> None:
     settings = {'clip_sampling': 'first_and_last', 'clip_displacement': 'first'}
     model = clip_model(**settings, normalization='centred')
     clips = clips_from_tracks(
-        tracks, classes=CLASSES, frames=8, normalization='centred', sampling='first_and_last',
-        displacement='first',
+        tracks, classes=CLASSES,
+        preparation=ClipPreparation(
+            frames=8, normalization='centred', sampling='first_and_last', displacement='first'
+        ),
     )
     assert np.array_equal(
         evaluate(model, tracks, samples=2).single_pass,
@@ -171,7 +176,8 @@ def test_networks_on_landmarks_are_evaluated_too() -> None:
     torch.manual_seed(1)
     network = PointNetwork().eval()
     clips = clips_from_tracks(
-        made_tracks(), classes=CLASSES, frames=8, normalization='similarity'
+        made_tracks(), classes=CLASSES,
+        preparation=ClipPreparation(frames=8, normalization='similarity'),
     )
     predictions = predict_clips(network, clips, network_input=NetworkInput(edges=None), samples=5)
     assert predictions.monte_carlo.shape == (5, 6, 7)
@@ -183,7 +189,10 @@ def test_networks_on_landmarks_are_evaluated_too() -> None:
 
 def test_data_that_do_not_fit_the_model_are_refused() -> None:
     tracks = made_tracks()
-    clips = clips_from_tracks(tracks, classes=CLASSES, frames=9, normalization='similarity')
+    clips = clips_from_tracks(
+        tracks, classes=CLASSES,
+        preparation=ClipPreparation(frames=9, normalization='similarity'),
+    )
     with pytest.raises(ValueError, match='9 frames, the model reads 8'):
         evaluate(clip_model(), clips)
     with pytest.raises(ValueError, match='needs tracks'):
@@ -267,7 +276,8 @@ def test_the_command_measures_every_frame_of_a_streaming_model(tmp_path: Path) -
 def test_the_command_reads_the_references_format(tmp_path: Path) -> None:
     command = saved(clip_model(), tmp_path / 'm.safetensors')
     clips = clips_from_tracks(
-        made_tracks(), classes=CLASSES, frames=8, normalization='similarity'
+        made_tracks(), classes=CLASSES,
+        preparation=ClipPreparation(frames=8, normalization='similarity'),
     )
     write_reference_clips(tmp_path / 'c.npy', tmp_path / 'c.pkl', clips)
     command += ['--json', str(tmp_path / 'r.json'), '--data', str(tmp_path / 'c.npy')]

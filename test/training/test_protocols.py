@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ from hypothesis import strategies as st
 from fer_perception.graph.landmarks import INNER_LANDMARKS, MIRROR, NOSE
 from fer_perception.graph.normalization import face_size, normalize_landmarks
 from fer_training.cli import main
+from fer_training.clips import ClipPreparation
 from fer_training.protocols.afew import list_afew
 from fer_training.protocols.augmentation import Augmentation
 from fer_training.protocols.casia import list_casia
 from fer_training.protocols.ckplus import list_ckplus, with_neutral_class
 from fer_training.protocols.description import ProtocolFileError, read_protocol
 from fer_training.protocols.folds import Fold, leave_one_subject_out, subject_folds
-from fer_training.protocols.frames import ConstantRate, EqualIntervals, FirstAndLast
 from fer_training.protocols.listing import LayoutError
 from fer_training.protocols.writing import ClipConfig, NamedTracks, write_folds
 from fer_training.reference_format import read_reference_clips
@@ -100,7 +101,10 @@ def test_the_whole_of_ckplus_becomes_ten_folds_of_files(tmp_path: Path) -> None:
     named = NamedTracks(tracks=tracks, names=[sample.name for sample in listing.samples])
     folds = subject_folds([track.subject for track in tracks], count=10, seed=1)
     config = ClipConfig(
-        classes=listing.classes, choice=FirstAndLast(), normalization='centred'
+        classes=listing.classes,
+        preparation=ClipPreparation(
+            frames=4, sampling='first_and_last', normalization='centred'
+        ),
     )
     write_folds(tmp_path, named, folds, config=config, progress=False)
     validated: list[str] = []
@@ -200,17 +204,19 @@ def test_frames_are_chosen_among_those_with_a_face() -> None:
     found = np.array([False, True, True, False, True, True, True, False])
     track = Track(landmarks, 'fear', 'a', 10.0, found=found)
 
-    def numbers(choice: FirstAndLast | EqualIntervals | ConstantRate, track: Track) -> list[float]:
-        chosen = choice.choose(track)
-        assert chosen.shape == (choice.frames, 68, 2)
-        return [round(float(value), 3) for value in chosen[:, 0, 0]]
+    def numbers(frames: int, sampling: str) -> list[int]:
+        preparation = ClipPreparation(frames=frames, sampling=sampling, normalization='centred')
+        clip = preparation.landmarks(replace(track, landmarks=landmarks + places))
+        assert clip.shape == (frames, 68, 2)
+        return [int(frame) for frame in clip[:, 0, 0]]
 
-    assert numbers(FirstAndLast(), track) == [1, 4, 5, 6]
-    assert numbers(FirstAndLast(last=4), track) == [1, 2, 4, 5, 6]
-    assert numbers(FirstAndLast(last=6), track) == [1, 1, 1, 2, 4, 5, 6]
-    assert numbers(EqualIntervals(frames=3), track) == [1, 4, 6]
-    assert numbers(EqualIntervals(frames=12), track) == [1, 2, 4, 5, 6] * 2 + [1, 2]
-    assert numbers(ConstantRate(rate=5.0, frames=4), track) == [1, 3, 5, 1]
+    places = np.zeros((8, 68, 2), np.float32)
+    places[:, 0, 0] = np.arange(8)  # of the first landmark, from the nose
+    assert numbers(4, 'first_and_last') == [1, 4, 5, 6]
+    assert numbers(5, 'first_and_last') == [1, 2, 4, 5, 6]
+    assert numbers(7, 'first_and_last') == [1, 1, 1, 2, 4, 5, 6]
+    assert numbers(3, 'intervals') == [1, 4, 6]
+    assert numbers(12, 'intervals') == [1, 2, 4, 5, 6] * 2 + [1, 2]
 
 
 def test_augmentation_makes_14_different_versions() -> None:
@@ -304,7 +310,7 @@ def test_ckplus_becomes_folds(
     out = tmp_path / 'out'
     assert prepare('ckplus', tmp_path / 'ck', '--out', out, '--folds', '3', *model) == 0
     protocol = read_protocol(out)
-    assert protocol.frames == 4 and protocol.normalization == 'centred'
+    assert protocol.preparation.frames == 4 and protocol.preparation.normalization == 'centred'
     assert protocol.left_out == ('S010_003',)
     assert protocol.augmentation is None and protocol.track_files == ('tracks.npz',)
     held = sorted(subject for split in protocol.splits for subject in split.validation_subjects)
@@ -419,7 +425,7 @@ def write_track_file(path: Path) -> None:
     ('options', 'frames', 'folds'),
     [
         (('--frames', '6', '--folds', '2'), 6, 2),
-        (('--rate', '15', '--leave-one-subject-out'), 7, 3),  # 12 frames at 30 per second
+        (('--frames', '7', '--displacement', 'mean', '--leave-one-subject-out'), 7, 3),
         (('--last-frames', '2', '--folds', '3'), 3, 3),
     ],
 )
@@ -431,7 +437,7 @@ def test_a_track_file_becomes_folds(
     assert prepare('tracks', tmp_path / 'tracks.npz', '--out', out, *options) == 0
     protocol = read_protocol(out)
     assert protocol.classes == ('anger', 'surprise', 'nod')  # expressions first
-    assert protocol.normalization == 'similarity' and len(protocol.splits) == folds
+    assert protocol.preparation.normalization == 'similarity' and len(protocol.splits) == folds
     for split in protocol.splits:
         train, train_labels, validation, labels = read_split(out, split.folder, protocol.classes)
         assert train.shape[1:] == (2, frames, 51)
@@ -511,7 +517,6 @@ def test_wrong_layouts_give_one_line(
         (('tracks', tmp_path / 'no.npz', '--frames', '4'), 'no.npz does not exist'),
         (('tracks', tmp_path / 'nobody.npz', '--frames', '4'), 'have no subject'),
         (('tracks', tmp_path / 'nobody.npz', '--frames', '4', '--classes', 'x'), 'no track of'),
-        (('tracks', tmp_path / 'nobody.npz', '--rate', '-1'), 'rate must be above 0'),
         (('tracks', empty / 'tracks.npz', '--frames', '4', '--out', empty), 'would overwrite'),
     ]
     for arguments, message in cases:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fer_perception.graph.edges import edge_vectors, load_edge_list
 from fer_perception.graph.normalization import normalize_landmarks
 from fer_training import reference_format
-from fer_training.clips import Clips, clips_from_tracks
+from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
 from fer_training.reference_format import (
     ReferenceFormatError,
     edge_clips,
@@ -34,7 +34,10 @@ def made_clips(count: int = 5) -> Clips:
         Track(face_landmarks(frames=6, seed=seed), CLASSES[seed % 3], f's{seed}', 30.0)
         for seed in range(count)
     ]
-    return clips_from_tracks(tracks, classes=CLASSES, frames=4, normalization='centred')
+    return clips_from_tracks(
+        tracks, classes=CLASSES,
+        preparation=ClipPreparation(frames=4, normalization='centred'),
+    )
 
 
 def test_write_then_read_is_exact_and_stays_on_disk(
@@ -62,8 +65,8 @@ def test_edge_clips_are_the_edge_vectors_of_the_landmarks(
     monkeypatch.setattr(reference_format, 'CHUNK_CLIPS', 2)
     landmarks = face_landmarks(frames=4)
     clips = clips_from_tracks(
-        [Track(landmarks, 'fear', 'a', 30.0)] * 3, classes=CLASSES, frames=4,
-        normalization='centred',
+        [Track(landmarks, 'fear', 'a', 30.0)] * 3, classes=CLASSES,
+        preparation=ClipPreparation(frames=4, normalization='centred'),
     )
     edges = load_edge_list()
     made = edge_clips(clips, edges)
