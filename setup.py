@@ -52,7 +52,15 @@ setup(
     extras_require={
         'test': ['hypothesis>=6.100', 'pytest>=8.0'],  # the name by which colcon finds pytest
         'plots': ['matplotlib>=3.8'],
-        'training': ['matplotlib>=3.8', 'scikit-learn>=1.4'],
+        'onnx': ['onnxruntime>=1.20'],
+        'training': [
+            'matplotlib>=3.8',
+            'onnx>=1.17',
+            'onnxruntime>=1.20',
+            'scikit-learn>=1.7',
+            'tensorboard>=2.18',
+        ],
+        'ray': ['ray>=2.60'],  # fer_train crossval --engine ray
         'dev': [
             'hypothesis>=6.100',
             'mypy>=2.4',

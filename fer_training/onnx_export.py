@@ -70,7 +70,7 @@ def export_onnx(
         onnx: Any = importlib.import_module('onnx')
     except ImportError as error:
         raise ImportError(
-            'the export needs onnx: install the extra fer_perception[onnx]'
+            'the export needs onnx: install the extra fer_perception[training]'
         ) from error
     config = network.config
     names = mask_names(len(config.channels))
