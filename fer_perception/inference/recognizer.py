@@ -26,7 +26,15 @@ class ExpressionRecognizer:
         rule: DecisionRule | None = None,
         seed: int | None = None,
     ) -> None:
-        """Prepare a model; `rule` replaces the thresholds of the model file."""
+        """Prepare a model; `rule` replaces the thresholds of the model file.
+
+        Raises ValueError for a model that cannot stream.
+        """
+        if model.description.clip_frames:
+            raise ValueError(
+                f'the model reads whole clips of {model.description.clip_frames} frames, it cannot '
+                'follow a camera: fit or grow one to a frame rate (fer_train without --frames)'
+            )
         self._description = model.description
         self._edges = model.description.edges
         self._network = StreamingPstBln(model.network, samples=mc_samples, seed=seed)

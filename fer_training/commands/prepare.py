@@ -21,7 +21,7 @@ from fer_training.commands.extract import (
 )
 from fer_training.extraction import extract_tracks
 from fer_training.protocols.afew import list_afew
-from fer_training.protocols.augmentation import FLIPS, Augmentation
+from fer_training.protocols.augmentation import FLIPS, ProtocolAugmentation
 from fer_training.protocols.casia import CAMERAS, ILLUMINATIONS, list_casia
 from fer_training.protocols.ckplus import CLASSES_WITH_NEUTRAL, list_ckplus, with_neutral_class
 from fer_training.protocols.description import (
@@ -232,7 +232,7 @@ def _clip_config(
         preparation=preparation,
         edge_list=options.edge_list,
         augmentation=(
-            Augmentation(flip=options.flip, seed=options.seed) if options.augment else None
+            ProtocolAugmentation(flip=options.flip, seed=options.seed) if options.augment else None
         ),
     )
 

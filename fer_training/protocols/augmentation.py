@@ -13,7 +13,7 @@ FLIPS = ('mirror', 'time')
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation:
+class ProtocolAugmentation:
     """Set how a clip is multiplied.
 
     The paper adds three Gaussian noises to the landmarks, turns the noised clips at random, and

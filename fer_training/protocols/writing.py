@@ -11,7 +11,7 @@ from tqdm import tqdm
 from fer_perception.graph.edges import edge_vectors, load_edge_list
 from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_training.clips import ClipPreparation, check_labels
-from fer_training.protocols.augmentation import Augmentation
+from fer_training.protocols.augmentation import ProtocolAugmentation
 from fer_training.protocols.description import SplitDescription
 from fer_training.protocols.folds import Fold
 from fer_training.reference_format import create_reference_array, write_reference_labels
@@ -25,7 +25,7 @@ class ClipConfig:
     classes: tuple[str, ...]
     preparation: ClipPreparation
     edge_list: str | None = None  # write vectors of these edges; None: the 51 inner landmarks
-    augmentation: Augmentation | None = None  # of the training parts
+    augmentation: ProtocolAugmentation | None = None  # of the training parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def _write_part(
     part: str,
     named: NamedTracks,
     config: ClipConfig,
-    augmentation: Augmentation | None,
+    augmentation: ProtocolAugmentation | None,
     *,
     progress: bool,
 ) -> int:

@@ -135,3 +135,8 @@ def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
 def test_landmarks_that_are_no_face_are_refused() -> None:
     with pytest.raises(ValueError, match='no extent'):
         ExpressionRecognizer(model(), mc_samples=2).update('a0000', np.zeros((68, 2)), 0.0)
+
+
+def test_a_model_of_whole_clips_is_refused() -> None:
+    with pytest.raises(ValueError, match='whole clips of 16 frames'):
+        ExpressionRecognizer(model(frame_rate=0.0, clip_frames=16))

@@ -30,7 +30,7 @@ from fer_perception.graph.normalization import face_size, normalize_landmarks
 from fer_training.cli import main
 from fer_training.clips import ClipPreparation
 from fer_training.protocols.afew import list_afew
-from fer_training.protocols.augmentation import Augmentation
+from fer_training.protocols.augmentation import ProtocolAugmentation
 from fer_training.protocols.casia import list_casia
 from fer_training.protocols.ckplus import list_ckplus, with_neutral_class
 from fer_training.protocols.description import ProtocolFileError, read_protocol
@@ -221,7 +221,7 @@ def test_frames_are_chosen_among_those_with_a_face() -> None:
 
 def test_augmentation_makes_14_different_versions() -> None:
     points = normalize_landmarks(face_landmarks(frames=5), 'centred')
-    augmentation = Augmentation()
+    augmentation = ProtocolAugmentation()
     made = dict(augmentation.augment(points, clip=3))
     assert len(made) == augmentation.versions == 14
     assert {version.shape for version in made.values()} == {(5, 68, 2)}
@@ -244,14 +244,14 @@ def test_augmentation_makes_14_different_versions() -> None:
 
 def test_the_flip_mirrors_each_landmark_to_its_partner() -> None:
     points = normalize_landmarks(face_landmarks(frames=5), 'centred')
-    made = dict(Augmentation().augment(points, clip=0))
+    made = dict(ProtocolAugmentation().augment(points, clip=0))
     for suffix in ('', '_noise2', '_noise3_turned'):
         mirrored = made[f'{suffix}_mirrored']
         assert np.allclose(mirrored[:, :, 1], made[suffix][:, MIRROR, 1])
         assert np.allclose(mirrored[:, :, 0], -made[suffix][:, MIRROR, 0])
     # The eyes stay on their sides.
     assert (made['_mirrored'][:, 45, 0] > made['_mirrored'][:, 36, 0]).all()
-    reversed_in_time = dict(Augmentation(flip='time').augment(points, clip=0))
+    reversed_in_time = dict(ProtocolAugmentation(flip='time').augment(points, clip=0))
     assert len(reversed_in_time) == 14
     assert np.array_equal(reversed_in_time['_reversed'], points[::-1])
 
@@ -259,7 +259,7 @@ def test_the_flip_mirrors_each_landmark_to_its_partner() -> None:
 @pytest.mark.parametrize('change', [{'flip': 'up'}, {'noises': ()}, {'max_turn_degrees': 0.0}])
 def test_senseless_augmentation_is_refused(change: dict) -> None:
     with pytest.raises(ValueError):
-        Augmentation(**change)
+        ProtocolAugmentation(**change)
 
 
 def test_neutral_is_made_from_first_frames_in_place_of_contempt() -> None:
