@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
@@ -282,9 +281,10 @@ def _resume(
     assert checkpoint is not None
     try:
         state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        found = state['settings']
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
-        raise ValueError(f'{checkpoint} is no checkpoint of a fit: {error}') from error
+        found = dict(state['settings'])
+    except Exception as error:  # damaged files raise errors of almost every kind
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f'{checkpoint} is no checkpoint of a fit: {reason}') from error
     if found != settings:
         if start is not None:
             raise ValueError(f'{start} is of a fit of another {_differences(found, settings)}')

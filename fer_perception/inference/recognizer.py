@@ -32,7 +32,7 @@ class ExpressionRecognizer:
         """
         if model.description.clip_frames:
             raise ValueError(
-                f'the model reads whole clips of {model.description.clip_frames} frames, it cannot '
+                f'the model reads whole clips of {model.description.clip_frames} frames and cannot '
                 'follow a camera: fit or grow one to a frame rate (fer_train without --frames)'
             )
         self._description = model.description
