@@ -32,8 +32,8 @@ class ExpressionRecognizer:
         """
         if model.description.clip_frames:
             raise ValueError(
-                f'the model reads whole clips of {model.description.clip_frames} frames and cannot '
-                'follow a camera: fit or grow one to a frame rate (fer_train without --frames)'
+                f'the model reads whole clips of {model.description.clip_frames} frames and '
+                'cannot follow a camera: fit or grow one to a frame rate, without --frames'
             )
         self._description = model.description
         self._edges = model.description.edges

@@ -114,9 +114,10 @@ def test_growth_may_be_judged_by_validation_and_grow_again_ends_at_once(
 ) -> None:
     write_tracks(tmp_path / 'train.npz', easy_tracks(8))
     write_tracks(tmp_path / 'validation.npz', easy_tracks(4, seed=100))
-    arguments = ['grow', '--tracks', tmp_path / 'train.npz', '--validation',
-                 tmp_path / 'validation.npz', '--frames', '4', '--out', tmp_path / 'grown',
-                 '--judge-by', 'validation', *SHORT]
+    arguments: list[str | Path] = [
+        'grow', '--tracks', tmp_path / 'train.npz', '--validation', tmp_path / 'validation.npz',
+        '--frames', '4', '--out', tmp_path / 'grown', '--judge-by', 'validation', *SHORT,
+    ]
     fer_train(*arguments)
     first = load_model(tmp_path / 'grown' / 'model.safetensors')
     capsys.readouterr()

@@ -243,9 +243,12 @@ def test_bad_arguments_are_refused_in_one_line(
     assert not target.exists()
 
 
-@pytest.mark.parametrize('package', ['onnx', 'onnxruntime'])
+@pytest.mark.parametrize(
+    ('package', 'extra'), [('onnx', '[training]'), ('onnxruntime', '[onnx]')]
+)
 def test_a_missing_package_is_named_with_its_extra(
     package: str,
+    extra: str,
     model_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -254,7 +257,7 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     arguments = ['export', '--model', str(model_file), '--out', str(tmp_path / 'm.onnx')]
     assert main(arguments) == 1
-    assert_one_line(capsys, '[onnx]')
+    assert_one_line(capsys, extra)
     assert list(tmp_path.iterdir()) == [model_file]
 
 
