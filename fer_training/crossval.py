@@ -101,6 +101,7 @@ def run_fold(job: FoldJob) -> FoldOutcome:
         network_input=job.plan.network_input,
         samples=job.samples,
         seed=job.plan.fit.seed,
+        mixed_precision=job.plan.fit.mixed_precision,
     )
     monte_carlo, single_pass = predictions.measure(training.classes)
     without_topology, with_topology = network.parameter_counts()

@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -74,7 +75,16 @@ def _run_in_processes(
 
 def _begin_process(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
+    threading.Thread(target=_end_with_the_first_process, daemon=True).start()
     torch.set_num_threads(threads)
+
+
+def _end_with_the_first_process() -> None:
+    """End this process at once when the first one is gone, in whatever way."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_on_ray(

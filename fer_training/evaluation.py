@@ -94,11 +94,13 @@ def predict_clips(
     temperature: float = 1.0,
     samples: int = 100,
     seed: int = 0,
+    mixed_precision: bool = False,
     progress: bool = False,
 ) -> Predictions:
     """Predict every clip by the ensemble and by one plain pass, on the network's device.
 
-    Only the clips of a batch are read into memory. Raises ValueError for a network in training
+    Only the clips of a batch are read into memory. With `mixed_precision` products are computed
+    in bfloat16 where it is safe. Raises ValueError for a network in training
     mode, or without dropout.
     """
     _check_mode(network)
@@ -110,8 +112,10 @@ def predict_clips(
         for start in range(0, len(clips), size):
             batch = np.array(clips.features[start : start + size], np.float32)  # (n, 2, T, V)
             features = network_input(torch.from_numpy(batch)).to(device)
-            drawn.append(monte_carlo(features).cpu())  # (S, n, C)
-            logits = network.random_part(network.deterministic_part(features))
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+                samples_of_batch = monte_carlo(features)  # (S, n, C)
+                logits = network.random_part(network.deterministic_part(features)).float()
+            drawn.append(samples_of_batch.float().cpu())
             plain.append((logits / temperature).softmax(-1).cpu())  # (n, C)
             bar.update(len(batch))
     return Predictions(

@@ -108,4 +108,4 @@ class MonteCarloDropout:
                 batch = shared.expand(size, *shared.shape).flatten(0, 1)  # (S * N, C, T, ...)
                 out = self._model.random_part(batch)
                 logits.append(out.reshape(size, clips, -1))  # (S, N, classes)
-        return (torch.cat(logits) / self._temperature).softmax(-1)
+        return (torch.cat(logits).float() / self._temperature).softmax(-1)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_perception.models.dropout import seeded_generator
+from fer_perception.models.dropout import keep_mask, seeded_generator
 from fer_perception.models.pst_bln import BilinearLayer, Projection, PstBln
 
 Dropout = Callable[[Tensor], Tensor]
@@ -67,11 +67,12 @@ class StreamingPstBln:
         if not self.samples:
             return features
         channels, _, edges = features.shape
-        # Whole numbers are drawn four times as fast as Bernoulli masks; these have 31 random bits.
-        bits = torch.empty(
-            (channels, self.samples, edges), dtype=torch.int32, device=features.device
-        ).random_(generator=self._generator)
-        kept = bits >= round(self.config.dropout * 2**31)
+        kept = keep_mask(
+            (channels, self.samples, edges),
+            self.config.dropout,
+            device=features.device,
+            generator=self._generator,
+        )
         return features * kept / (1.0 - self.config.dropout)
 
 

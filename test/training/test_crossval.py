@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-validation: nobody is trained and tried on, finished folds are kept, engines agree."""
 
+import contextlib
 import json
 import math
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +169,46 @@ def test_engines_run_all_jobs_and_pass_errors_on(engine: str) -> None:
 def test_a_killed_process_is_reported() -> None:
     with pytest.raises(ChildProcessError, match='killed'):
         dict(run_jobs(os._exit, [9], workers=1))
+
+
+def test_worker_processes_end_with_the_first_process(tmp_path: Path) -> None:
+    script = tmp_path / 'first.py'
+    script.write_text(
+        'import time\n'
+        'from fer_training.engines import run_jobs\n'
+        "if __name__ == '__main__':\n"
+        '    list(run_jobs(time.sleep, [600, 600], workers=2))\n'
+    )
+    first = subprocess.Popen([sys.executable, str(script)])
+    workers: set[int] = set()
+    deadline = time.monotonic() + 60
+    while len(workers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+        workers = _workers_of(first.pid)
+    time.sleep(2)  # they begin to work
+    first.kill()
+    first.wait()
+    while (alive := {pid for pid in workers if _runs(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(workers) == 2 and not alive
+
+
+def _workers_of(parent: int) -> set[int]:
+    found = set()
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            after_name = path.read_text().rpartition(')')[2].split()
+            command = (path.parent / 'cmdline').read_text()
+            if int(after_name[1]) == parent and 'spawn_main' in command:
+                found.add(int(path.parent.name))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
 
 
 def test_unknown_engines_are_refused() -> None:
