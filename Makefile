@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo test build bench model clean
+.PHONY: help setup environment demo test build bench model results clean
 
 in_environment := source scripts/environment.sh &&
 
@@ -15,6 +15,7 @@ help:
 	@echo 'make build   build both ROS packages with colcon into install/'
 	@echo 'make bench   run the measurements in benchmarks/'
 	@echo 'make model   make the shipped model anew from a 3D face basis (BASIS=path of ict_facekit_68.npz)'
+	@echo 'make results make docs/results.md anew: all networks on tracks of unseen people (hours; DATA=folder of the tracks)'
 	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
 
 setup: environment
@@ -45,6 +46,10 @@ model: environment
 	fer_train fit --tracks out/model/train.npz --validation out/model/validation.npz --epochs 12 \
 	    --licence 'Apache-2.0; made from ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative Technologies)' \
 	    --out fer_perception/models/pst_bln_7.safetensors
+
+# Every network of docs/results.md, cross-validated; what is done is not run again.
+results: environment
+	@$(in_environment) scripts/results.sh
 
 clean:
 	rm -rf .venv build install log out fer_perception.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

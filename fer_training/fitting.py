@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -44,6 +45,7 @@ class FitConfig:
     seed: int = 1
     workers: int = 0  # processes that read batches
     mixed_precision: bool = False  # bfloat16 where it is safe
+    precise_norms: bool = False  # after the last epoch measure batch norm's statistics anew
     device: str = 'cpu'
 
     def __post_init__(self) -> None:
@@ -177,6 +179,8 @@ def fit(
             )
         if on_epoch is not None:
             on_epoch(record)
+    if config.precise_norms:
+        _measure_norms(network, data, network_input, config)
     network.eval()
     return tuple(records)
 
@@ -196,6 +200,25 @@ def measure_loss(
         loss = F.cross_entropy(logits, targets, ignore_index=IGNORED)
         total.add(loss, logits, targets, int((targets != IGNORED).sum()))
     return total.loss
+
+
+def _measure_norms(
+    network: nn.Module, data: TrainingSet, network_input: NetworkInput, config: FitConfig
+) -> None:
+    """Replace the running statistics of batch norm by those over all training data.
+
+    Dropout is on, as for Monte Carlo samples, and augmentation off. The running ones are of the
+    last few augmented batches only (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, 3).
+    """
+    torch.manual_seed(config.seed)
+    device = torch.device(config.device)
+    size = config.batch_size
+    batches = (
+        network_input(data.__getitems__(range(start, min(start + size, len(data))))[0]).to(device)
+        for start in range(0, len(data), size)
+    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision):
+        update_bn(batches, network)
 
 
 class _Sums:

@@ -27,7 +27,7 @@ from fer_training.topology_search import GrowthLimits, TopologySearch
 
 HISTORY_FILE = 'history.json'
 CHECKPOINT_FILE = 'step.checkpoint'
-FINAL_CHECKPOINT_FILE = 'final.checkpoint'
+FINAL_STARTS = ('grown', 'fresh')
 
 
 class GrowthFolderError(ValueError):
@@ -41,8 +41,16 @@ class GrowthConfig:
     limits: GrowthLimits = GrowthLimits()
     step: FitConfig = FitConfig(epochs=400)  # of each candidate
     final: FitConfig | None = None  # of all parameters at the end; None: no further epochs
+    final_start: str = FINAL_STARTS[0]  # 'grown' weights (the paper), or 'fresh' random ones
     strided_layers: tuple[int, ...] = ()  # layers, from 0, of stride 2; the reference: 4 and 7
     initial_channels: tuple[int, ...] = ()  # where growth begins; empty: with one block
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown start."""
+        if self.final_start not in FINAL_STARTS:
+            raise ValueError(
+                f'final_start must be {" or ".join(FINAL_STARTS)}, not {self.final_start!r}'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +153,15 @@ def grow(
 
     network = networks.accepted
     if config.final is not None:
+        if config.final_start == 'fresh':
+            torch.manual_seed(config.final.seed)
+            network = _build(template, network.config.channels, config)
         fit(
             network,
             data,
             network_input=network_input,
             config=config.final,
-            checkpoint=folder / FINAL_CHECKPOINT_FILE,
+            checkpoint=folder / f'final_{config.final_start}.checkpoint',
             on_epoch=None if on_epoch is None else _numbered(on_epoch, len(history.steps) + 1),
             progress=progress,
             log=_prefixed(log, 'final'),
@@ -295,7 +306,13 @@ def _settings(
         for name, value in asdict(template).items()
         if name not in ('channels', 'strides')
     }
-    return {'network': network, 'growth': asdict(config), 'features': list(data.features.shape)}
+    # What comes after the last step changes no step.
+    growth = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in ('final', 'final_start')
+    }
+    return {'network': network, 'growth': growth, 'features': list(data.features.shape)}
 
 
 def _numbered(

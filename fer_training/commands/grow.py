@@ -25,7 +25,7 @@ from fer_training.commands.options import (
     network_template,
 )
 from fer_training.fit_recipes import FIT_RECIPES, FitRecipe
-from fer_training.growth import GrowthConfig, grow
+from fer_training.growth import FINAL_STARTS, GrowthConfig, grow
 from fer_training.growth_plot import plot_growth
 from fer_training.tensorboard_log import TensorBoardLog
 
@@ -71,6 +71,9 @@ def add_growth_options(parser: argparse.ArgumentParser) -> None:
                        help='layers, from 0, of temporal stride 2; the reference: 4 7')
     group.add_argument('--final-epochs', type=int,
                        help=f'of all parameters after growth ({practical.final_epochs})')
+    group.add_argument('--final-start', choices=FINAL_STARTS, default=FINAL_STARTS[0],
+                       help="weights that the final epochs begin with: the 'grown' ones as in the "
+                       "paper, or 'fresh' ones in the grown topology (%(default)s)")
     group.add_argument('--judge-by', choices=('training', 'validation'), default='training',
                        help='whose loss the thresholds are of (%(default)s, as the paper)')
     group.add_argument('--mc-samples', type=positive, default=100,
@@ -93,6 +96,7 @@ def growth_config(options: argparse.Namespace) -> GrowthConfig:
         limits=replace(recipe.limits, **given),
         step=step,
         final=final,
+        final_start=options.final_start,
         strided_layers=tuple(options.strided_layers),
         initial_channels=tuple(options.initial_channels),
     )

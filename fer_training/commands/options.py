@@ -143,6 +143,8 @@ def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> Non
     declare('patience', 'end after so many epochs without a lower loss; 0: never early', type=int)
     declare('seed', type=int)
     declare('workers', 'processes that read the batches', type=int)
+    declare('precise_norms', 'after the last epoch measure the statistics of batch norm anew',
+            action=argparse.BooleanOptionalAction)
     declare('mixed_precision', 'bfloat16 where it is safe', action=argparse.BooleanOptionalAction)
     group.add_argument('--device', default='auto', help='auto, cpu or cuda (%(default)s)')
     group.add_argument('--mirror', action=argparse.BooleanOptionalAction, default=True,

@@ -184,6 +184,20 @@ def test_mixed_precision_learns_as_well(fitted: PstBln) -> None:
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(network).values())
 
 
+def test_precise_norms_are_those_of_all_training_data() -> None:
+    data = toy_data(10)
+    config = FitConfig(epochs=1, batch_size=4, precise_norms=True)
+    torch.manual_seed(1)
+    network = PstBln(replace(NETWORK, input_norm=True), quiet=True)
+    fit(network, data, network_input=INPUT, config=config, progress=False, log=silent)
+    assert network.input_norm is not None and network.input_norm.running_mean is not None
+    vectors = INPUT(torch.from_numpy(data.features))  # (N, 2, T, E)
+    # Batches of 4, 4 and 2 count alike.
+    means = [part.mean((0, 2)).T.flatten() for part in vectors.split(4)]  # (E * 2,) each
+    torch.testing.assert_close(network.input_norm.running_mean, torch.stack(means).mean(0))
+    assert not network.training
+
+
 def test_a_loss_that_falls_no_more_ends_the_fit() -> None:
     records: list[EpochRecord] = []
     config = FitConfig(

@@ -2,6 +2,7 @@
 """Growth: stops by its thresholds, goes on after a kill, never returns the rejected net."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training import growth
 from fer_training.carry_over import carry_over
 from fer_training.dataset import TrainingSet
-from fer_training.fitting import EpochRecord, FitConfig, measure_loss
+from fer_training.fitting import EpochRecord, FitConfig, fit, measure_loss
 from fer_training.growth import (
     CHECKPOINT_FILE,
     HISTORY_FILE,
@@ -183,6 +184,24 @@ def test_strided_layers_and_an_initial_topology_are_built(tmp_path: Path) -> Non
     result = grown(tmp_path, config=config)
     assert result.steps[0].channels == (2, 2)
     assert result.network.config.strides == (1, 2)
+
+
+def test_the_final_epochs_may_begin_with_fresh_weights_in_the_grown_topology(
+    unbroken: tuple[Path, GrowthResult], tmp_path: Path
+) -> None:
+    folder, expected = unbroken
+    shutil.copytree(folder, tmp_path / 'again')
+    fresh = grown(tmp_path / 'again', config=replace(CONFIG, final_start='fresh'))
+    assert fresh.steps == expected.steps  # none was made anew
+    assert fresh.network.config == expected.network.config
+    assert not torch.equal(fresh.network.head.weight, expected.network.head.weight)
+    assert CONFIG.final is not None
+    torch.manual_seed(CONFIG.final.seed)
+    alone = PstBln(fresh.network.config, quiet=True)
+    fit(alone, data(), network_input=INPUT, config=CONFIG.final, progress=False, log=silent)
+    assert torch.equal(fresh.network.head.weight, alone.head.weight)
+    with pytest.raises(ValueError, match='final_start'):
+        replace(CONFIG, final_start='stale')
 
 
 def test_a_folder_of_another_growth_is_left_alone(tmp_path: Path) -> None:
