@@ -10,10 +10,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fer_perception.assets import AssetError, asset_path
 from fer_perception.models.model_file import LoadedModel
 from fer_perception.pipeline import shipped_model as load_shipped_model
+
+# Tests do not time things: a busy machine must not fail them.
+settings.register_profile('untimed', deadline=None)
+settings.load_profile('untimed')
 
 # Nothing of a test leaves the machine, nor meets another run's nodes.
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
