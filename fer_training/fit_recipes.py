@@ -35,11 +35,14 @@ FIT_RECIPES = {
     # A candidate inherits the weights of the accepted network, so that a short cycle of the
     # learning rate is enough to judge it. Label smoothing gives the loss a floor: once it is
     # reached no block and no layer earns its tenth, and growth ends before it learns by heart.
+    # The networks that the paper grew have no more than three blocks a layer and six layers.
     'practical': FitRecipe(
         fit=_PRACTICAL_FIT,
         step=replace(_PRACTICAL_FIT, epochs=10, precise_norms=False),
         final_epochs=_PRACTICAL_FIT.epochs,
-        limits=GrowthLimits(block_threshold=0.1, layer_threshold=0.1, max_layers=6),
+        limits=GrowthLimits(
+            block_threshold=0.1, layer_threshold=0.1, max_blocks=3, max_layers=6
+        ),
     ),
     # PST-BLN, IV-B: CK+ and Oulu-CASIA.
     'paper': FitRecipe(

@@ -6,10 +6,11 @@ lists, the names and the labels (whole numbers) of the N clips.
 """
 
 import pickle
+import pickletools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,38 @@ class ReferenceFormatError(ValueError):
     """Say which file of the reference's format cannot be read, and what in it is wrong."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickles lists, tuples, strings and numbers; nothing that needs a name looked up."""
+# What a pickle of lists, tuples, strings and numbers is made of; nothing here looks a name up.
+PLAIN_OPCODES = frozenset(
+    (
+        'PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'DUP', 'GET', 'BINGET',
+        'LONG_BINGET', 'PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'EMPTY_LIST', 'LIST',
+        'APPEND', 'APPENDS', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'INT',
+        'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT',
+        'NEWTRUE', 'NEWFALSE', 'NONE', 'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE',
+        'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
+    )
+)
+MEMO_OPCODES = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
 
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse every class and function."""
-        raise pickle.UnpicklingError(
-            f'it asks for {module}.{name}, but only lists, tuples, strings and numbers are read; '
-            'write the labels as plain numbers'
-        )
+
+def _check_plain(pickled: bytes) -> None:
+    """Raise ValueError if a pickle holds anything but lists, tuples, strings and numbers.
+
+    It is only read, not run: what it asks for is known before anything is made. A memo index
+    beyond the size of the file is refused too, for the unpickler would make room up to it.
+    """
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name not in PLAIN_OPCODES:
+            raise ValueError(
+                f'it asks for {opcode.name}{_named(argument)}, but only lists, tuples, strings '
+                'and numbers are read; write the labels as plain numbers'
+            )
+        if opcode.name in MEMO_OPCODES and not 0 <= int(argument or 0) <= len(pickled):
+            raise ValueError(f'its memo index {argument} is beyond its size')
+
+
+def _named(argument: object) -> str:
+    return f' {argument}' if isinstance(argument, str) else ''
 
 
 def read_reference_clips(data: Path, labels: Path, *, classes: Sequence[str]) -> Clips:
@@ -76,8 +100,9 @@ def read_reference_labels(path: Path) -> tuple[list[str], list[int]]:
             'read'
         )
     try:
-        with path.open('rb') as file:
-            content = _PlainUnpickler(file, encoding='latin1').load()  # Python 2 wrote bytes
+        pickled = path.read_bytes()
+        _check_plain(pickled)
+        content = pickle.loads(pickled, encoding='latin1')  # Python 2 wrote bytes
     except Exception as error:  # damaged pickles raise errors of almost every kind
         raise ReferenceFormatError(
             f'{path} is no label file: {str(error) or type(error).__name__}'

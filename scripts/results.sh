@@ -10,18 +10,13 @@ gestures=(--tracks "$data/buhmap_tracks.npz" --out out/results/buhmap)
 signers=(--tracks "$data/lse_gfe_tracks.npz" --folds 3 --out out/results/lse)
 recipe=(--frames 24 --normalization track --displacement mean --rotation 0.1 --time-crop 0.15
     --stretch 0.1 --dropout 0.1 --mixed-precision)
-grown=(--epochs 6 --final-epochs 20 --max-blocks 3 --max-layers 3)
+grown=(--epochs 6 --final-epochs 20 --max-layers 3)
 
 fer_train crossval "${gestures[@]}" "${recipe[@]}" "${grown[@]}" --seeds 1 2 3
 fer_train crossval "${signers[@]}" "${recipe[@]}" "${grown[@]}"
-for architecture in st_gcn agcn; do
+for architecture in st_gcn agcn st_bln dgnn; do
     fer_train crossval "${gestures[@]}" "${recipe[@]}" --architecture $architecture --epochs 20
     fer_train crossval "${signers[@]}" "${recipe[@]}" --architecture $architecture --epochs 20
-done
-# The two large networks get half the epochs, for want of time.
-for architecture in st_bln dgnn; do
-    fer_train crossval "${gestures[@]}" "${recipe[@]}" --architecture $architecture --epochs 10
-    fer_train crossval "${signers[@]}" "${recipe[@]}" --architecture $architecture --epochs 10
 done
 fer_train report out/results/buhmap/{pst_bln_grown,st_gcn,agcn,st_bln,dgnn}_seed_*.json \
     out/results/lse/{pst_bln_grown,st_gcn,agcn,st_bln,dgnn}_seed_*.json --out docs/results.md

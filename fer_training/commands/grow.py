@@ -62,7 +62,8 @@ def add_growth_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--layer-threshold', type=float,
                        help='lowest relative drop of the loss that keeps a layer '
                        f'({practical.limits.layer_threshold}; in the paper 0.0001)')
-    group.add_argument('--max-blocks', type=positive, help='of a layer (100)')
+    group.add_argument('--max-blocks', type=positive,
+                       help=f'of a layer ({practical.limits.max_blocks}; paper 100)')
     group.add_argument('--max-layers', type=positive,
                        help=f'({practical.limits.max_layers}; paper 10)')
     group.add_argument('--initial-channels', type=positive, nargs='+', default=[],

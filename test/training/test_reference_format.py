@@ -161,6 +161,14 @@ def test_damaged_pickles_give_one_clear_error(tmp_path: Path, junk: bytes) -> No
             assert str(path) in str(error)
 
 
+@pytest.mark.parametrize('put', [b'r\xff\xff\xff\x7f', b'p2000000000\n'])
+def test_a_memo_index_cannot_take_all_memory(tmp_path: Path, put: bytes) -> None:
+    path = tmp_path / 'labels.pkl'
+    path.write_bytes(b'\x80\x02]' + put + b'.')
+    with pytest.raises(ReferenceFormatError, match='memo index'):
+        read_reference_labels(path)
+
+
 def test_large_pickles_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_format, 'MAX_LABEL_FILE_BYTES', 100)
     path = tmp_path / 'labels.pkl'
