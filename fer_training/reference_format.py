@@ -192,9 +192,8 @@ def _checked_labels(content: Any) -> tuple[list[str], list[int]]:
     for part, kind, meaning in ((names, str, 'names: text'), (labels, int, 'labels: integers')):
         if not isinstance(part, (list, tuple)):
             raise ValueError(f'it must hold a list of {meaning}, not {type(part).__name__}')
-        strange = next((item for item in part if type(item) is not kind), None)
-        if strange is not None:
-            raise ValueError(f'it must hold a list of {meaning}, not {type(strange).__name__}')
+        if strange := [item for item in part if type(item) is not kind]:
+            raise ValueError(f'it must hold a list of {meaning}, not {type(strange[0]).__name__}')
     if not names or len(names) != len(labels):
         raise ValueError(f'it has {len(names)} names and {len(labels)} labels')
     return list(names), list(labels)
