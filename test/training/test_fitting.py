@@ -50,7 +50,7 @@ def weights(network: PstBln) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-CONFIG = FitConfig(epochs=5, batch_size=8, warm_up_frames=2)
+CONFIG = FitConfig(epochs=10, batch_size=8, warm_up_frames=2)
 
 
 def fitted_to(
@@ -174,7 +174,7 @@ def test_clips_with_one_target_are_learned_by_every_optimizer(optimizer: str) ->
 
 
 def test_mixed_precision_learns_as_well(fitted: PstBln) -> None:
-    config = FitConfig(epochs=5, batch_size=8, warm_up_frames=2, mixed_precision=True)
+    config = replace(CONFIG, mixed_precision=True)
     network = fitted_to(toy_data(), config=config)
     losses = [
         measure_loss(one, toy_data(), network_input=INPUT, config=config)
