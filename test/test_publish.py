@@ -53,8 +53,11 @@ def receive(
     end = time.monotonic() + 40
     while process.poll() is None and not until(messages) and time.monotonic() < end:
         rclpy.spin_once(node, timeout_sec=0.05)
-    for _ in range(5):
+    quiet = 0
+    while quiet < 10 and process.poll() is not None:  # what a busy machine still has under way
+        before = len(messages)
         rclpy.spin_once(node, timeout_sec=0.05)
+        quiet = quiet + 1 if len(messages) == before else 0
     node.destroy_node()
     return messages, process
 
