@@ -190,9 +190,7 @@ class PstBln(nn.Module):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count parameters without the U matrices (as the paper reports) and with them."""
-        sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
-        topology = sum(size for name, size in sizes.items() if name.endswith('.topology'))
-        return sum(sizes.values()) - topology, sum(sizes.values())
+        return count_parameters(self)
 
     def parameter_summary(self) -> str:
         """Say the topology and both parameter counts in one line."""
@@ -302,3 +300,14 @@ class Projection(nn.Sequential):
             nn.Conv2d(in_channels, out_channels, 1, stride=(stride, 1)),
             nn.BatchNorm2d(out_channels),
         )
+
+
+def count_parameters(network: nn.Module) -> tuple[int, int]:
+    """Count the parameters of any network without the learned topology and with it.
+
+    Learned topology is what joins nodes or edges with one another, as U does: every parameter
+    named `topology`.
+    """
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    topology = sum(size for name, size in sizes.items() if name.endswith('.topology'))
+    return sum(sizes.values()) - topology, sum(sizes.values())

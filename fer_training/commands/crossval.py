@@ -5,8 +5,8 @@ import argparse
 import itertools
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from fer_training.commands.options import (
 from fer_training.comparison.config import PAPER_CHANNELS
 from fer_training.crossval import (
     FoldJob,
-    FoldOutcome,
     cross_validate,
     gather,
     subject_jobs,
@@ -39,12 +38,23 @@ from fer_training.fit_recipes import FIT_RECIPES
 from fer_training.fitting import FitConfig
 from fer_training.inputs import Augmentation
 from fer_training.plan import ARCHITECTURES, NetworkPlan
-from fer_training.protocols.description import read_protocol
+from fer_training.protocols.description import ProtocolDescription, read_protocol
 from fer_training.protocols.folds import leave_one_subject_out, subject_folds
+from fer_training.results import CrossvalResult
 
 TITLES = {'pst_bln': 'PST-BLN', 'st_bln': 'ST-BLN', 'st_gcn': 'ST-GCN', 'agcn': 'AGCN',
           'dgnn': 'DGNN'}
 STRIDED_LAYERS = (4, 7)  # of networks of fixed width, as in the reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folds:
+    """The folds of a data set, whose clips are loaded here once for all runs."""
+
+    data: str
+    title: str
+    classes: tuple[str, ...]
+    jobs: Callable[[NetworkPlan, Path], list[FoldJob]]
 
 
 def add_parser(commands: Commands) -> None:
@@ -88,14 +98,15 @@ def run(options: argparse.Namespace) -> None:
     """Run all folds of all seeds and variations, then write a result for each."""
     command = shlex.join(['fer_train', *sys.argv[1:]]) if sys.argv else 'fer_train crossval'
     variations = list(_variations(options.vary))
-    base = _plan(options)
+    folds = _prepared_folds(options) if options.prepared is not None else _subject_folds(options)
+    base = _plan(options, classes=len(folds.classes))
     title = options.name or TITLES[options.architecture] + (' (grown)' if base.growth else '')
     runs = []
     for settings, seed in itertools.product(variations, options.seeds):
         name = ', '.join([title, *(f'{key}={value}' for key, value in settings.items())])
         plan = vary(base, settings).with_seed(seed)
         folder = options.out / _file_name(name) / f'seed_{seed}'
-        runs.append((name, seed, folder, _jobs(options, plan, folder)))
+        runs.append((name, seed, folder, folds.jobs(plan, folder)))
     outcomes = cross_validate(
         [job for *_, jobs in runs for job in jobs],
         engine=options.engine,
@@ -103,7 +114,18 @@ def run(options: argparse.Namespace) -> None:
         ray_address=options.ray_address,
     )
     for name, seed, folder, jobs in runs:
-        _write(options, name, seed, folder, [outcomes[job.folder] for job in jobs], command)
+        result, predictions = gather(
+            [outcomes[job.folder] for job in jobs],
+            name=name,
+            data=folds.data,
+            folds=folds.title,
+            seed=seed,
+            classes=folds.classes,
+            command=command,
+        )
+        path = options.out / f'{folder.parent.name}_seed_{seed}.json'
+        write_crossval(path, result, predictions)
+        print(_describe(path, result))
 
 
 def vary(plan: NetworkPlan, settings: Mapping[str, Any]) -> NetworkPlan:
@@ -154,13 +176,13 @@ def _value(text: str) -> Any:
     return {'true': True, 'false': False}.get(text.lower(), text)
 
 
-def _plan(options: argparse.Namespace) -> NetworkPlan:
+def _plan(options: argparse.Namespace, *, classes: int) -> NetworkPlan:
     recipe = FIT_RECIPES[options.recipe]
     is_grown = options.architecture == 'pst_bln' and not options.channels
     channels = tuple(options.channels or PAPER_CHANNELS)
     template = network_template(
         options,
-        classes=max(len(_classes(options)), 1),
+        classes=max(classes, 1),
         channels=channels,
         reads_clips=True,
         strides=tuple(2 if layer in STRIDED_LAYERS else 1 for layer in range(len(channels))),
@@ -175,18 +197,8 @@ def _plan(options: argparse.Namespace) -> NetworkPlan:
     )
 
 
-def _classes(options: argparse.Namespace) -> tuple[str, ...]:
-    if options.prepared is not None:
-        return read_protocol(options.prepared).classes
-    path = training_path(options)
-    return clip_source(options, path, options.labels).load().classes
-
-
-def _jobs(options: argparse.Namespace, plan: NetworkPlan, folder: Path) -> list[FoldJob]:
-    if options.prepared is not None:
-        return _prepared_jobs(options, plan, folder)
-    path = training_path(options)
-    source = clip_source(options, path, options.labels)
+def _subject_folds(options: argparse.Namespace) -> _Folds:
+    source = clip_source(options, training_path(options), options.labels)
     clips = source.load()
     if options.folds == 'subject':
         folds = leave_one_subject_out(clips.subjects)
@@ -194,13 +206,29 @@ def _jobs(options: argparse.Namespace, plan: NetworkPlan, folder: Path) -> list[
         folds = subject_folds(
             clips.subjects, count=int(options.folds), seed=options.fold_seed
         )
-    return subject_jobs(source, folds, plan=plan, samples=options.mc_samples, folder=folder)
+    return _Folds(
+        data=training_path(options).name,
+        title=options.folds,
+        classes=clips.classes,
+        jobs=lambda plan, folder: subject_jobs(
+            source, folds, plan=plan, samples=options.mc_samples, folder=folder
+        ),
+    )
+
+
+def _prepared_folds(options: argparse.Namespace) -> _Folds:
+    protocol = read_protocol(options.prepared)
+    return _Folds(
+        data=options.prepared.name,
+        title='prepared',
+        classes=protocol.classes,
+        jobs=lambda plan, folder: _prepared_jobs(options, protocol, plan, folder),
+    )
 
 
 def _prepared_jobs(
-    options: argparse.Namespace, plan: NetworkPlan, folder: Path
+    options: argparse.Namespace, protocol: ProtocolDescription, plan: NetworkPlan, folder: Path
 ) -> list[FoldJob]:
-    protocol = read_protocol(options.prepared)
     jobs = []
     for split in protocol.splits:
         training, validation = (
@@ -225,30 +253,11 @@ def _prepared_jobs(
     return jobs
 
 
-def _write(
-    options: argparse.Namespace,
-    name: str,
-    seed: int,
-    folder: Path,
-    outcomes: Sequence[FoldOutcome],
-    command: str,
-) -> None:
-    data = options.prepared or training_path(options)
-    result, predictions = gather(
-        outcomes,
-        name=name,
-        data=data.name,
-        folds=options.folds if options.prepared is None else 'prepared',
-        seed=seed,
-        classes=_classes(options),
-        command=command,
-    )
-    path = options.out / f'{folder.parent.name}_seed_{seed}.json'
-    write_crossval(path, result, predictions)
-    by_fold = [outcome.result.monte_carlo_accuracy for outcome in outcomes]
-    print(
-        f'{name}, seed {seed}: accuracy {result.monte_carlo.accuracy:.4f} with Monte Carlo '
-        f'dropout (folds {np.min(by_fold):.3f} to {np.max(by_fold):.3f}), '
+def _describe(path: Path, result: CrossvalResult) -> str:
+    by_fold = [fold.monte_carlo_accuracy for fold in result.per_fold]
+    return (
+        f'{result.name}, seed {result.seed}: accuracy {result.monte_carlo.accuracy:.4f} with '
+        f'Monte Carlo dropout (folds {np.min(by_fold):.3f} to {np.max(by_fold):.3f}), '
         f'{result.single_pass.accuracy:.4f} by one pass; {path}'
     )
 

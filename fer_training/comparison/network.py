@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_perception.models.dropout import SeededDropout
-from fer_perception.models.pst_bln import Projection
+from fer_perception.models.pst_bln import Projection, count_parameters
 from fer_training.comparison.config import ComparisonConfig
 from fer_training.comparison.face_graph import NODE_COUNT
 
@@ -81,14 +81,8 @@ class ComparisonNetwork(nn.Module):
         return features.mean((2, 3))
 
     def parameter_counts(self) -> tuple[int, int]:
-        """Count parameters without the learned topology and with it.
-
-        Learned topology is what joins nodes or edges with one another, as U does in PST-BLN:
-        parameters named `topology`.
-        """
-        sizes = {name: parameter.numel() for name, parameter in self.named_parameters()}
-        topology = sum(size for name, size in sizes.items() if name.endswith('.topology'))
-        return sum(sizes.values()) - topology, sum(sizes.values())
+        """Count parameters without the learned topology and with it."""
+        return count_parameters(self)
 
     def parameter_summary(self) -> str:
         """Say the topology and both parameter counts in one line."""
