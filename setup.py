@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from glob import glob
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 PACKAGE = 'fer_perception'
 
@@ -26,8 +26,24 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=[f'{PACKAGE}*', 'fer_training*']),
     package_data={
-        '': ['*.safetensors', '*.json', '*.yaml', 'py.typed'],
+        '': ['*.safetensors', '*.json', '*.yaml', '*.xml', 'py.typed'],
     },
+    # Not a Python module: row_product.py loads it. Optional, as it is but faster than torch. No
+    # flags of this machine's processor: the library itself chooses among kernels when it runs.
+    ext_modules=[
+        Extension(
+            f'{PACKAGE}.inference._row_product',
+            sources=[f'{PACKAGE}/inference/row_product.cpp'],
+            depends=[f'{PACKAGE}/inference/row_product_kernel.h'],
+            language='c++',
+            extra_compile_args=[
+                *['-std=c++17', '-O3', '-g0', '-ffp-contract=fast', '-pthread'],
+                *['-Wno-psabi', '-Wno-maybe-uninitialized'],  # vectors, and GCC 12's own headers
+            ],
+            extra_link_args=['-pthread'],
+            optional=True,
+        ),
+    ],
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
