@@ -12,16 +12,15 @@ import torch
 
 from fer_perception.assets import asset_path
 from fer_perception.faces.detector import FaceDetector
-from fer_perception.faces.face import Face
 from fer_perception.faces.identifiers import Identifiers
 from fer_perception.faces.landmarks import LandmarkPredictor
 from fer_perception.faces.tracker import FaceTracker, FaceTrackerConfig
+from fer_perception.inference.backend import BackendConfig, open_backend
 from fer_perception.inference.recognizer import ExpressionRecognizer
 from fer_perception.models.model_file import LoadedModel, load_model
 from fer_perception.results import FaceResult, FrameResult
 from fer_perception.uncertainty.estimate import ExpressionEstimate
 
-DEVICES = ('auto', 'cpu', 'cuda')
 SHIPPED_MODEL = 'pst_bln_7.safetensors'  # seven classes; in fer_perception/models
 
 
@@ -29,10 +28,13 @@ SHIPPED_MODEL = 'pst_bln_7.safetensors'  # seven classes; in fer_perception/mode
 class PipelineConfig:
     """Set up the whole way from image to expression."""
 
-    model: Path | None = None  # model file; None: the one in the package
+    model: Path | None = None  # model or ONNX file; None: the one in the package
     landmark_model: Path | None = None  # dlib's 68 landmarks; None: $FER_LANDMARK_MODEL or cache
+    backend: str = 'auto'  # of the network, see BackendConfig
     device: str = 'auto'  # 'auto' takes CUDA if there, else the CPU
+    precision: str = 'auto'  # of the network, see BackendConfig
     mc_samples: int = 100  # Monte Carlo dropout samples a frame
+    deadline_ms: float = 0.0  # from image to answer, kept by taking fewer samples; 0: none
     detection_side: int = 640  # longest side of the image that faces are detected on, pixels
     tracker: FaceTrackerConfig = field(default_factory=FaceTrackerConfig)
     deterministic_ids: bool = False  # count the face ids up instead of drawing them
@@ -49,14 +51,20 @@ class Pipeline:
         Raises FileNotFoundError, ValueError (ModelFileError for a model file) or
         fer_perception.assets.AssetError with a line that says what to do.
         """
-        self.device = choose_device(config.device)
         torch.set_num_threads(config.threads)
-        if config.model is None:
-            self.model = shipped_model(device=self.device)
-        else:
-            self.model = load_model(config.model, device=self.device)
+        self.network, self.description = open_backend(
+            shipped_model(device='cpu') if config.model is None else config.model,
+            BackendConfig(
+                backend=config.backend,
+                device=config.device,
+                precision=config.precision,
+                samples=config.mc_samples,
+                threads=config.threads,
+                seed=config.seed,
+            ),
+        )
         self._recognizer = ExpressionRecognizer(
-            self.model, mc_samples=config.mc_samples, seed=config.seed
+            self.network, self.description, deadline_ms=config.deadline_ms
         )
         self._tracker = FaceTracker(
             config=config.tracker,
@@ -68,7 +76,7 @@ class Pipeline:
 
     @property
     def recognizer(self) -> ExpressionRecognizer:
-        """The recogniser, whose decision rule may be replaced between two images."""
+        """The recogniser; its decision rule and budget may be changed between two images."""
         return self._recognizer
 
     def process(self, image: np.ndarray, stamp_ns: int) -> FrameResult:
@@ -86,7 +94,18 @@ class Pipeline:
         self._recognizer.keep_only(tracked)
         for face_id in self._estimates.keys() - tracked:
             del self._estimates[face_id]
-        results = tuple(self._read(face, stamp_ns * 1e-9) for face in faces)
+        updates = self._recognizer.update(
+            {face.face_id: face.landmarks for face in faces},
+            stamp_ns * 1e-9,
+            elapsed_ms=(time.perf_counter() - started) * 1e3,
+        )
+        self._estimates.update(updates)
+        results = tuple(
+            FaceResult(
+                face, self._estimates.get(face.face_id), updated=face.face_id in updates
+            )
+            for face in faces
+        )
         height, width = image.shape[:2]
         return FrameResult(
             stamp_ns=stamp_ns,
@@ -101,25 +120,9 @@ class Pipeline:
         self._recognizer.keep_only(())
         self._estimates.clear()
 
-    def _read(self, face: Face, time_s: float) -> FaceResult:
-        estimate = self._recognizer.update(face.face_id, face.landmarks, time_s)
-        if estimate is not None:
-            self._estimates[face.face_id] = estimate
-        return FaceResult(
-            face, self._estimates.get(face.face_id), updated=estimate is not None
-        )
-
-
-def choose_device(device: str) -> str:
-    """Turn 'auto' into the device there is: 'cuda' or 'cpu'.
-
-    Raises ValueError for another name, or for 'cuda' where there is none.
-    """
-    if device not in DEVICES:
-        raise ValueError(f'device must be {", ".join(DEVICES)}, not {device!r}')
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but PyTorch finds no CUDA here; use 'auto' or 'cpu'")
-    return 'cuda' if device != 'cpu' and torch.cuda.is_available() else 'cpu'
+    def close(self) -> None:
+        """End the thread that searches for faces; afterwards no image may be given any more."""
+        self._tracker.close()
 
 
 def shipped_model(*, device: str) -> LoadedModel:

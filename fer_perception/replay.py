@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from fer_perception.assets import AssetError
 from fer_perception.drawing import draw_result
-from fer_perception.pipeline import DEVICES, Pipeline, PipelineConfig
+from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
+from fer_perception.pipeline import Pipeline, PipelineConfig
 from fer_perception.recording import BagRecorder, RecordingError
 from fer_perception.records import ExpressionRecord, expression_records
 from fer_perception.sources import FALLBACK_FRAME_RATE, SourceError, open_source
@@ -35,9 +36,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--timeline', type=Path, metavar='PNG', help='draw the probabilities '
                         'over time (needs the extra [plots])')
     parser.add_argument('--topic', help='image topic of a bag that has several')
-    parser.add_argument('--model', type=Path, help='model file (the one in the package)')
+    parser.add_argument('--model', type=Path, help='model file, or its streaming ONNX '
+                        '(the one in the package)')
     parser.add_argument('--landmark-model', type=Path, help="dlib's 68-landmark model")
-    parser.add_argument('--device', choices=DEVICES, default='auto')
+    parser.add_argument('--backend', choices=BACKENDS, default='auto', help='(%(default)s)')
+    parser.add_argument('--device', choices=DEVICES, default='auto', help='(%(default)s)')
+    parser.add_argument('--precision', choices=PRECISIONS, default='auto', help='(%(default)s)')
     parser.add_argument('--mc-samples', type=int, default=100, help='(%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of PyTorch (%(default)s)')
     parser.add_argument('--seed', type=int, default=1, help='of the dropout masks (%(default)s)')
@@ -50,7 +54,9 @@ def replay(options: argparse.Namespace) -> int:
         PipelineConfig(
             model=options.model,
             landmark_model=options.landmark_model,
+            backend=options.backend,
             device=options.device,
+            precision=options.precision,
             mc_samples=options.mc_samples,
             deterministic_ids=True,
             seed=options.seed,

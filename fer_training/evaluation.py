@@ -32,6 +32,7 @@ def evaluate(
     *,
     unit: str = UNITS[0],
     samples: int = 100,
+    lead_errors: float | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Predictions:
@@ -42,14 +43,16 @@ def evaluate(
     streams needs tracks; it answers at every frame after its warm-up that has a target, and
     `unit` says what counts: 'frame' each of these answers, 'clip' the mean probabilities over
     those frames of a track that show its expression (sample by sample: masks are fresh in every
-    frame, so that single samples of a whole track differ little). Raises ValueError if the data
-    or the unit do not fit the model.
+    frame, so that single samples of a whole track differ little). For `lead_errors` see
+    `predict_clips`. Raises ValueError if the data, the unit or `lead_errors` do not fit the model.
     """
     description = model.description
     if unit not in UNITS:
         raise ValueError(f'unknown unit {unit!r}; use {" or ".join(UNITS)}')
     if description.clip_frames and unit != 'clip':
         raise ValueError(f'the model reads whole clips, it has no answer for each {unit}')
+    if lead_errors is not None and not description.clip_frames:
+        raise ValueError('the model streams: only models of whole clips are sampled adaptively')
     if isinstance(data, Clips):
         clips = data
         if not description.clip_frames:
@@ -80,6 +83,7 @@ def evaluate(
         network_input=NetworkInput(edges=torch.from_numpy(description.edges)),
         temperature=description.temperature,
         samples=samples,
+        lead_errors=lead_errors,
         seed=seed,
         progress=progress,
     )
@@ -93,6 +97,7 @@ def predict_clips(
     network_input: NetworkInput,
     temperature: float = 1.0,
     samples: int = 100,
+    lead_errors: float | None = None,
     seed: int = 0,
     mixed_precision: bool = False,
     progress: bool = False,
@@ -100,8 +105,9 @@ def predict_clips(
     """Predict every clip by the ensemble and by one plain pass, on the network's device.
 
     Only the clips of a batch are read into memory. With `mixed_precision` products are computed
-    in bfloat16 where it is safe. Raises ValueError for a network in training
-    mode, or without dropout.
+    in bfloat16 where it is safe. With `lead_errors` a clip is sampled only until the lead of its
+    most probable class exceeds so many standard errors, see `MonteCarloDropout.adaptive`;
+    `samples` is the most. Raises ValueError for a network in training mode, or without dropout.
     """
     _check_mode(network)
     monte_carlo = MonteCarloDropout(network, samples=samples, temperature=temperature, seed=seed)
@@ -113,7 +119,11 @@ def predict_clips(
             batch = np.array(clips.features[start : start + size], np.float32)  # (n, 2, T, V)
             features = network_input(torch.from_numpy(batch)).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
-                samples_of_batch = monte_carlo(features)  # (S, n, C)
+                samples_of_batch = (  # (S, n, C)
+                    monte_carlo(features) if lead_errors is None else _padded(
+                        monte_carlo.adaptive(features, lead_errors=lead_errors), samples
+                    )
+                )
                 logits = network.random_part(network.deterministic_part(features)).float()
             drawn.append(samples_of_batch.float().cpu())
             plain.append((logits / temperature).softmax(-1).cpu())  # (n, C)
@@ -225,6 +235,14 @@ def _frames_that_show(shown: np.ndarray, is_warm: np.ndarray, name: str) -> np.n
 
 def _probabilities(logits: Tensor, temperature: float) -> np.ndarray:
     return np.asarray((logits / temperature).softmax(-1).cpu().numpy())
+
+
+def _padded(drawn: Sequence[Tensor], samples: int) -> Tensor:
+    """Put samples of different numbers together, NaN where there are fewer: (S, n, C)."""
+    padded = drawn[0].new_full((samples, len(drawn), drawn[0].shape[-1]), torch.nan)
+    for index, own in enumerate(drawn):
+        padded[: len(own), index] = own
+    return padded
 
 
 def _check_mode(network: MonteCarloNetwork) -> None:

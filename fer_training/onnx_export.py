@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_perception.inference.onnx_clips import INPUT, OUTPUT, OnnxMonteCarlo, mask_names
+from fer_perception.inference.onnx_clips import (
+    INPUT,
+    OUTPUT,
+    OnnxMonteCarlo,
+    free_mask_axes,
+    mask_names,
+)
 from fer_perception.models.model_file import ModelDescription, description_to_metadata
 from fer_perception.models.pst_bln import PstBln
 
@@ -36,12 +42,20 @@ class MaskedPstBln(nn.Module):
         """Classify clips under given masks.
 
         edge_vectors: (N, 2, T, E); masks: one a layer, 0 or 1 / (1 - dropout), of the shapes
-        `PstBlnConfig.dropout_shapes`. Returns logits (N, classes).
+        `PstBlnConfig.mask_shapes`. Returns logits (N, classes).
         """
-        for given, mask in zip(self._given, masks, strict=True):
-            given.mask = mask
+        self._give(masks)
         logits: Tensor = self._network(edge_vectors)
         return logits
+
+    def over_time(self, edge_vectors: Tensor, *masks: Tensor) -> Tensor:
+        """Classify the window that ends at each frame of the last layer, (N, T', classes)."""
+        self._give(masks)
+        return self._network.logits_over_time(edge_vectors)
+
+    def _give(self, masks: Sequence[Tensor]) -> None:
+        for given, mask in zip(self._given, masks, strict=True):
+            given.mask = mask
 
 
 class _GivenMask(nn.Module):
@@ -49,6 +63,16 @@ class _GivenMask(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features * self.mask
+
+
+def import_onnx() -> Any:
+    """Import onnx, or raise an ImportError that names the extra."""
+    try:
+        return importlib.import_module('onnx')
+    except ImportError as error:
+        raise ImportError(
+            'the export needs onnx: install the extra fer_perception[training]'
+        ) from error
 
 
 def export_onnx(
@@ -66,18 +90,16 @@ def export_onnx(
     """
     if network.config != description.network:
         raise ValueError('the description is of another network than the one to export')
-    try:
-        onnx: Any = importlib.import_module('onnx')
-    except ImportError as error:
-        raise ImportError(
-            'the export needs onnx: install the extra fer_perception[training]'
-        ) from error
+    onnx = import_onnx()
     config = network.config
     names = mask_names(len(config.channels))
     # Longer than the pooled window: what is traced then pools the last frames, however many.
     frames = config.window + 2 * config.total_stride
     dynamic = {INPUT: {0: 'clips', 2: 'frames'}, OUTPUT: {0: 'rows'}}
-    dynamic |= {name: {0: 'samples', 2: f'frames_{layer}'} for layer, name in enumerate(names)}
+    free = free_mask_axes(config)
+    for layer, name in enumerate(names):
+        labels = {0: 'samples', 2: f'frames_{layer}'}
+        dynamic[name] = {axis: labels[axis] for axis in free}
     data = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter by tracing: the other one needs onnxscript. It warns of its age, and of
@@ -87,7 +109,7 @@ def export_onnx(
             MaskedPstBln(network),
             (
                 torch.zeros(2, config.in_channels, frames, config.edges),
-                *(torch.ones(shape) for shape in config.dropout_shapes(clips=2, frames=frames)),
+                *(torch.ones(shape) for shape in config.mask_shapes(clips=2, frames=frames)),
             ),
             data,  # type: ignore[arg-type]  # a file object serves where nothing is external
             dynamo=False,

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from fer_perception.graph.edges import load_edge_list
+from fer_perception.models.dropout import MASK_KINDS
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training.comparison.building import COMPARISON_NETWORKS, build_comparison_network
 from fer_training.comparison.network import ComparisonNetwork
@@ -41,6 +42,9 @@ class NetworkPlan:
             )
         if self.growth is not None and self.architecture != 'pst_bln':
             raise ValueError(f'only a PST-BLN grows, not {self.architecture}')
+        masks = self.template.dropout_masks
+        if masks != MASK_KINDS[0] and self.architecture != 'pst_bln':
+            raise ValueError(f'only a PST-BLN has {masks!r} masks, not {self.architecture}')
 
     @property
     def network_input(self) -> NetworkInput:

@@ -71,7 +71,9 @@ class EvaluationResult:
     model: str  # name of the model file, without its folder
     data: str  # name of the data file, without its folder
     unit: str  # what one answer is for: 'clip' or 'frame'
-    samples: int  # Monte Carlo samples
+    samples: int  # Monte Carlo samples of an answer, the most of them if sampling is adaptive
+    lead_errors: float | None = None  # standard errors that end adaptive sampling, else None
+    mc_samples_mean: float | None = None  # samples of an answer if sampling is adaptive, else None
     seed: int
     clips: int
     classes: tuple[str, ...]
@@ -85,7 +87,7 @@ class Predictions:
 
     labels: np.ndarray  # (M,) int64, index into the classes
     names: tuple[str, ...]  # (M,) what each answer is for
-    monte_carlo: np.ndarray  # (S, M, C)
+    monte_carlo: np.ndarray  # (S, M, C), the last rows of an answer of fewer samples being NaN
     single_pass: np.ndarray  # (M, C)
 
     def __post_init__(self) -> None:
@@ -99,18 +101,39 @@ class Predictions:
             )
         if count != len(self.single_pass):
             raise ValueError(f'{count} labels for {len(self.single_pass)} answers')
+        missing = np.isnan(self.monte_carlo).any(-1)  # (S, M)
+        if missing[:1].any() or (missing[:-1] > missing[1:]).any():
+            raise ValueError('an answer may lack its last samples only: others are NaN')
 
     def __len__(self) -> int:
         """Count the answers."""
         return len(self.labels)
 
+    @property
+    def sample_counts(self) -> np.ndarray:
+        """Count the Monte Carlo samples of each answer: (M,)."""
+        return np.asarray((~np.isnan(self.monte_carlo[..., 0])).sum(0))
+
+    @property
+    def ensemble(self) -> np.ndarray:
+        """Average the Monte Carlo samples of each answer: (M, C) float64."""
+        return np.asarray(np.nanmean(self.monte_carlo, axis=0, dtype=np.float64))
+
+    def samples_of(self, answer: int) -> np.ndarray:
+        """Return the Monte Carlo samples of one answer: (S_n, C)."""
+        return self.monte_carlo[: self.sample_counts[answer], answer]
+
     def measure(
         self, classes: tuple[str, ...]
     ) -> tuple[RecognitionMetrics, RecognitionMetrics]:
-        """Measure the Monte Carlo ensemble and the single pass."""
-        ensemble = self.monte_carlo.mean(0, dtype=np.float64)  # (M, C)
+        """Measure the Monte Carlo ensemble and the single pass.
+
+        What compares single samples is None where the answers have different numbers of them.
+        """
+        is_whole = bool((self.sample_counts == len(self.monte_carlo)).all())
+        samples = self.monte_carlo if is_whole else None
         return (
-            measure_recognition(ensemble, self.labels, classes=classes, samples=self.monte_carlo),
+            measure_recognition(self.ensemble, self.labels, classes=classes, samples=samples),
             measure_recognition(self.single_pass, self.labels, classes=classes),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_perception.drawing import draw_result
-from fer_perception.pipeline import Pipeline, PipelineConfig, choose_device
+from fer_perception.pipeline import Pipeline, PipelineConfig
 from fer_perception.records import ExpressionRecord, expression_records, region_of_interest
 from fer_perception.results import FrameResult
 from fer_perception.sources import open_source
@@ -140,12 +140,6 @@ def test_arrays_that_are_no_image_are_refused(
     pipeline = Pipeline(PipelineConfig(landmark_model=landmark_model_path, mc_samples=2))
     with pytest.raises(ValueError, match='BGR image'):
         pipeline.process(image, 0)
-
-
-def test_unknown_devices_are_refused() -> None:
-    assert choose_device('auto') in ('cpu', 'cuda')
-    with pytest.raises(ValueError, match='tpu'):
-        choose_device('tpu')
 
 
 def test_drawing_marks_the_face_and_leaves_the_image_alone(

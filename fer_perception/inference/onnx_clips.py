@@ -16,16 +16,23 @@ from fer_perception.models.model_file import (
     ModelFileError,
     description_from_metadata,
 )
+from fer_perception.models.pst_bln import PstBlnConfig
 
 # The names of the exported network's inputs and output; mask l is `mask_<l>`.
 INPUT = 'edge_vectors'
 OUTPUT = 'logits'
 CPU = 'CPUExecutionProvider'
+STEP_NETWORK = 'step_network'  # a key that the metadata of step networks have, and no others
 
 
 def mask_names(layers: int) -> list[str]:
     """Name the inputs for the masks of every layer's dropout."""
     return [f'mask_{layer}' for layer in range(layers)]
+
+
+def free_mask_axes(config: PstBlnConfig) -> tuple[int, ...]:
+    """Return the axes of a mask whose sizes differ from run to run: samples and frames."""
+    return (0,) if config.dropout_masks == 'constant' else (0, 2)
 
 
 class OnnxMonteCarlo:
@@ -53,7 +60,7 @@ class OnnxMonteCarlo:
         self._path = path
         self._samples = samples
         self._generator = np.random.default_rng(seed)
-        self._session = _open_session(path, threads, providers)
+        self._session = open_session(path, threads, providers)
         self.description = self._read_description()
         self._mask_names = mask_names(len(self.description.network.channels))
         self._check_signature()
@@ -90,7 +97,7 @@ class OnnxMonteCarlo:
         ValueError for another shape.
         """
         clips = self._checked(edge_vectors)
-        shapes = self.description.network.dropout_shapes(clips=1, frames=clips.shape[2])
+        shapes = self.description.network.mask_shapes(clips=1, frames=clips.shape[2])
         ones = [np.ones(shape, 'f4') for shape in shapes]
         chunk = max(1, FRAMES_PER_PASS // clips.shape[2])
         starts = range(0, len(clips), chunk)
@@ -101,12 +108,12 @@ class OnnxMonteCarlo:
         """Compute the logits under given masks, before the temperature.
 
         edge_vectors: (N, 2, T, E); masks: one a layer, 0 or 1 / (1 - dropout), of the shapes
-        `PstBlnConfig.dropout_shapes`. One clip serves many masks, and one mask many clips.
+        `PstBlnConfig.mask_shapes`. One clip serves many masks, and one mask many clips.
         Returns (N, classes) float32. Raises ValueError for other shapes.
         """
         clips = self._checked(edge_vectors)
         rows = {len(mask) for mask in masks} | {len(clips)}
-        shapes = self.description.network.dropout_shapes(
+        shapes = self.description.network.mask_shapes(
             clips=len(masks[0]) if masks else 0, frames=clips.shape[2]
         )
         if [mask.shape for mask in masks] != shapes or len(rows - {1}) > 1:
@@ -117,9 +124,12 @@ class OnnxMonteCarlo:
         return self._run(clips, [np.ascontiguousarray(mask, 'f4') for mask in masks])
 
     def draw_masks(self, samples: int, frames: int) -> list[np.ndarray]:
-        """Draw one mask a layer, (S, C, T', E) float32, for a clip of T frames."""
+        """Draw one mask a layer, float32, for a clip of T frames.
+
+        Returns shapes (S, C, T', E), 1 along the axis that the kind of masks shares.
+        """
         rate = self.description.network.dropout
-        shapes = self.description.network.dropout_shapes(clips=samples, frames=frames)
+        shapes = self.description.network.mask_shapes(clips=samples, frames=frames)
         kept = np.float32(1.0 / (1.0 - rate))
         return [(self._generator.random(shape, 'f4') >= rate) * kept for shape in shapes]
 
@@ -132,7 +142,7 @@ class OnnxMonteCarlo:
         try:
             logits: np.ndarray = self._session.run([OUTPUT], values)[0]
         except Exception as error:  # the exceptions of ONNX Runtime share no base of their own
-            raise ModelFileError(f'{self._path} cannot be run: {_first_line(error)}') from error
+            raise ModelFileError(f'{self._path} cannot be run: {first_line(error)}') from error
         return logits
 
     def _checked(self, edge_vectors: np.ndarray) -> np.ndarray:
@@ -148,10 +158,13 @@ class OnnxMonteCarlo:
         return np.ascontiguousarray(edge_vectors, 'f4')
 
     def _read_description(self) -> ModelDescription:
+        metadata = read_metadata(self._path, self._session)
+        if STEP_NETWORK in metadata:
+            raise ModelFileError(
+                f'{self._path} is a step network, which streams frame by frame; for whole clips '
+                'export without --streaming'
+            )
         try:
-            metadata = self._session.get_modelmeta().custom_metadata_map
-            if not metadata:
-                raise ValueError('it has no description; `fer_train export` writes one')
             return description_from_metadata(metadata)
         except (TypeError, ValueError) as error:
             raise ModelFileError(f'{self._path}: {error}') from error
@@ -159,10 +172,13 @@ class OnnxMonteCarlo:
     def _check_signature(self) -> None:
         """Refuse a network whose inputs or output are not what its description says."""
         config = self.description.network
-        shapes = config.dropout_shapes(clips=1, frames=1)
-        expected = {INPUT: (config.in_channels, config.edges), OUTPUT: (config.classes,)}
-        for name, (_, channels, _, edges) in zip(self._mask_names, shapes, strict=True):
-            expected[name] = (channels, edges)
+        shapes = config.mask_shapes(clips=1, frames=1)
+        free = free_mask_axes(config)
+        expected: dict[str, tuple[int, ...]] = {
+            INPUT: (config.in_channels, config.edges), OUTPUT: (config.classes,)
+        }
+        for name, shape in zip(self._mask_names, shapes, strict=True):
+            expected[name] = tuple(size for axis, size in enumerate(shape) if axis not in free)
         nodes = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
         if set(nodes) != set(expected) - {OUTPUT} or set(outputs) != {OUTPUT}:
@@ -190,14 +206,23 @@ class OnnxMonteCarlo:
             )
 
 
-def _open_session(path: Path, threads: int, providers: Sequence[str] | None) -> Any:
-    """Open an ONNX Runtime session that keeps still between calls and logs nothing."""
+def import_runtime() -> Any:
+    """Import onnxruntime, or raise an ImportError that names the extra."""
     try:
-        runtime: Any = importlib.import_module('onnxruntime')
+        return importlib.import_module('onnxruntime')
     except ImportError as error:
         raise ImportError(
             'ONNX models need onnxruntime: install the extra fer_perception[onnx]'
         ) from error
+
+
+def open_session(path: Path, threads: int, providers: Sequence[str] | None) -> Any:
+    """Open an ONNX Runtime session that keeps still between calls and logs nothing.
+
+    Warns of providers that this machine lacks. Raises ModelFileError for what is no ONNX file,
+    ImportError without onnxruntime.
+    """
+    runtime = import_runtime()
     if not path.is_file():
         raise ModelFileError(f'model file {path} does not exist')
     available = runtime.get_available_providers()
@@ -220,9 +245,21 @@ def _open_session(path: Path, threads: int, providers: Sequence[str] | None) -> 
         )
     except Exception as error:  # the exceptions of ONNX Runtime share no base of their own
         raise ModelFileError(
-            f'{path} is no ONNX file that can be run: {_first_line(error)}'
+            f'{path} is no ONNX file that can be run: {first_line(error)}'
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def read_metadata(path: Path, session: Any) -> dict[str, str]:
+    """Return the metadata of a session's file. Raises ModelFileError if there are none."""
+    try:
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f'{path}: {error}') from error
+    if not metadata:
+        raise ModelFileError(f'{path}: it has no description; `fer_train export` writes one')
+    return metadata
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind."""
     return next(iter(str(error).splitlines()), type(error).__name__)

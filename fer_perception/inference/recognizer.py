@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the landmarks of tracked faces to their expressions, frame by frame."""
 
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
-import torch
+from scipy.special import softmax
 
 from fer_perception.graph.edges import edge_vectors
 from fer_perception.graph.normalization import normalize_landmarks
 from fer_perception.graph.resampling import TrackResampler
-from fer_perception.inference.streaming import StreamingPstBln
-from fer_perception.models.model_file import LoadedModel
+from fer_perception.inference.sample_budget import SampleBudget
+from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
+from fer_perception.models.model_file import ModelDescription
 from fer_perception.uncertainty.estimate import DecisionRule, ExpressionEstimate
 from fer_perception.uncertainty.measures import measure_uncertainty
 
@@ -20,26 +23,22 @@ class ExpressionRecognizer:
 
     def __init__(
         self,
-        model: LoadedModel,
+        network: StreamingNetwork[Any],
+        description: ModelDescription,
         *,
-        mc_samples: int = 100,
         rule: DecisionRule | None = None,
-        seed: int | None = None,
+        deadline_ms: float = 0.0,
     ) -> None:
-        """Prepare a model; `rule` replaces the thresholds of the model file.
+        """Take a network and the description of its model.
 
-        Raises ValueError for a model that cannot stream.
+        `rule` replaces the thresholds of the model file. With a deadline in milliseconds the
+        number of samples of an image is lowered rather than passing it.
         """
-        if model.description.clip_frames:
-            raise ValueError(
-                f'the model reads whole clips of {model.description.clip_frames} frames and '
-                'cannot follow a camera: fit or grow one to a frame rate, without --frames'
-            )
-        self._description = model.description
-        self._edges = model.description.edges
-        self._network = StreamingPstBln(model.network, samples=mc_samples, seed=seed)
-        self._device = self._network.head_weight.device
-        self.rule = rule or model.description.rule
+        self._network = network
+        self._description = description
+        self._edges = description.edges
+        self.rule = rule or description.rule
+        self.budget = SampleBudget(network.samples, deadline_ms=deadline_ms)
         self._faces: dict[str, _FaceStream] = {}
 
     @property
@@ -48,41 +47,63 @@ class ExpressionRecognizer:
         return self._description.classes
 
     def update(
-        self, face_id: str, landmarks: np.ndarray, time_s: float
-    ) -> ExpressionEstimate | None:
-        """Add a frame of one face and answer for the window that ends with it.
+        self, faces: Mapping[str, np.ndarray], time_s: float, *, elapsed_ms: float = 0.0
+    ) -> dict[str, ExpressionEstimate]:
+        """Add a frame of several faces and answer for the windows that end with it.
 
-        landmarks: (68, 2) pixels; time_s: seconds. Returns None if the frame completes no step
-        of the model's frame rate (a camera faster than the model). After a gap of more than a
-        second the face starts anew. Raises ValueError for landmarks that are no face.
+        faces: landmarks (68, 2) in pixels of each face id; time_s: seconds; elapsed_ms: what of
+        the deadline has passed already. A face whose frame completes no step of the model's frame
+        rate (a camera faster than the model) is missing from the answer. After a gap of more than
+        a second a face starts anew. Raises ValueError for landmarks that are no face.
         """
-        normalized = normalize_landmarks(landmarks, self._description.normalization)
-        face = self._faces.get(face_id)
-        if face is None:
-            face = self._faces[face_id] = _FaceStream(self._network, self._description.frame_rate)
-        if face.resampler.breaks_before(time_s):
-            face.stream.reset()
-        ticks = face.resampler.push(time_s, normalized)  # (n, 68, 2)
-        if not len(ticks):
-            return None
-        vectors = edge_vectors(ticks, self._edges)  # (2, n, E)
-        for frame in torch.from_numpy(vectors).to(self._device).unbind(1):
-            logits = face.stream.step(frame)  # (S, C)
-        samples = (logits / self._description.temperature).softmax(-1)
-        return ExpressionEstimate.from_uncertainty(
-            measure_uncertainty(samples.cpu().numpy()),
-            labels=self.labels,
-            rule=self.rule,
-            window_s=face.stream.frames / self._description.frame_rate,
-        )
+        due: dict[str, np.ndarray] = {}  # edge vectors (2, n, E) of each face, n > 0
+        for face_id, landmarks in faces.items():
+            vectors = self._edge_vectors(face_id, landmarks, time_s)
+            if vectors.shape[1]:
+                due[face_id] = vectors
+        steps = sum(vectors.shape[1] for vectors in due.values())
+        samples = self.budget.choose(steps=steps, elapsed_ms=elapsed_ms)
+        if samples != self._network.samples:
+            self._network.samples = samples
+        started = time.perf_counter()
+        logits: dict[str, np.ndarray] = {}
+        for tick in range(max((vectors.shape[1] for vectors in due.values()), default=0)):
+            ids = [face_id for face_id, vectors in due.items() if vectors.shape[1] > tick]
+            answers = self._network.step(
+                [self._faces[face_id].stream for face_id in ids],
+                np.stack([due[face_id][:, tick] for face_id in ids]),
+            )
+            logits.update(zip(ids, answers, strict=True))
+        spent_ms = (time.perf_counter() - started) * 1e3
+        self.budget.record(steps=steps, samples=samples, spent_ms=spent_ms)
+        return {face_id: self._estimate(face_id, answer) for face_id, answer in logits.items()}
 
     def keep_only(self, face_ids: Collection[str]) -> None:
         """Free the streams of all other faces."""
         for face_id in self._faces.keys() - set(face_ids):
             del self._faces[face_id]
 
+    def _edge_vectors(self, face_id: str, landmarks: np.ndarray, time_s: float) -> np.ndarray:
+        """Return the edge vectors of the ticks that a frame completes: (2, n, E)."""
+        normalized = normalize_landmarks(landmarks, self._description.normalization)
+        face = self._faces.get(face_id)
+        if face is None:
+            face = self._faces[face_id] = _FaceStream(self._network, self._description.frame_rate)
+        if face.resampler.breaks_before(time_s):
+            face.stream.reset()
+        return edge_vectors(face.resampler.push(time_s, normalized), self._edges)
+
+    def _estimate(self, face_id: str, logits: np.ndarray) -> ExpressionEstimate:
+        samples = softmax(logits / self._description.temperature, axis=-1)  # (S, C)
+        return ExpressionEstimate.from_uncertainty(
+            measure_uncertainty(samples),
+            labels=self.labels,
+            rule=self.rule,
+            window_s=self._faces[face_id].stream.frames / self._description.frame_rate,
+        )
+
 
 class _FaceStream:
-    def __init__(self, network: StreamingPstBln, frame_rate: float) -> None:
-        self.stream = network.stream()
+    def __init__(self, network: StreamingNetwork[Any], frame_rate: float) -> None:
+        self.stream: ExpressionStream = network.stream()
         self.resampler = TrackResampler(frame_rate=frame_rate)

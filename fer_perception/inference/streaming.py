@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streaming PST-BLN: one new frame costs one new column of every layer.
+"""Streaming PST-BLN by PyTorch: one new frame costs one new column of every layer.
 
 The bilinear map acts on each frame alone; only the temporal convolution and the pooling look
 across frames. So every layer keeps a ring of its last K spatial outputs, the pooling a ring of
@@ -8,249 +8,390 @@ stay in the rings: for every window this is windowed Monte Carlo dropout. With c
 stream equals `PstBln.logits_over_time` on the frames since the last reset.
 
 Shapes: S samples, C channels, E edges, K kernel size. Features of one frame are kept as
-(C, S, E), so that every product is one large matrix product.
+(C, S * E), so that every product is one large matrix product.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import random
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from fer_perception.inference.folding import FoldedLayer, FoldedPstBln
+from fer_perception.inference.mask_bank import MaskBank
+from fer_perception.inference.row_product import (
+    LARGEST_SEED,
+    RandomMask,
+    native_is_available,
+    row_product,
+)
+from fer_perception.inference.row_product import description as row_product_description
 from fer_perception.models.dropout import keep_mask, seeded_generator
-from fer_perception.models.pst_bln import BilinearLayer, Projection, PstBln
+from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 
-Dropout = Callable[[Tensor], Tensor]
+PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
-class StreamingPstBln:
-    """The weights of a causal PST-BLN, folded for streaming; faces share them."""
+class TorchStreamingPstBln:
+    """The weights of a causal PST-BLN, folded for streaming on the CPU; faces share them."""
 
-    def __init__(self, model: PstBln, *, samples: int = 100, seed: int | None = None) -> None:
-        """Fold the weights of a model in evaluation mode.
+    def __init__(
+        self,
+        model: PstBln,
+        *,
+        samples: int = 100,
+        seed: int | None = None,
+        precision: str = 'fp32',
+    ) -> None:
+        """Fold the weights of a model.
 
-        `samples` Monte Carlo streams run side by side; 0 turns dropout off (one stream).
-        Raises ValueError if the model is not causal, or samples are wanted without dropout.
+        `samples` Monte Carlo streams run side by side; 0 turns dropout off (one stream). What
+        lies before the first dropout and after the last layer is computed in fp32 always.
+        Raises ValueError if the model cannot stream, or samples are wanted without dropout.
         """
-        config = model.config
-        if config.padding != 'causal':
-            raise ValueError(
-                f"streaming needs a model with padding 'causal', this one has {config.padding!r}"
-            )
-        if config.window == 0:
-            raise ValueError('streaming needs a model with a window, this one pools whole clips')
         if samples < 0:
             raise ValueError(f'samples must be 0 (dropout off) or more, not {samples}')
-        if samples and config.dropout == 0.0:
-            raise ValueError('Monte Carlo dropout needs a model with dropout, but it has none')
-        self.config = config
-        self.samples = samples
-        self._generator = seeded_generator(seed, device=next(model.parameters()).device)
-        with torch.no_grad():
-            self.layers = [FoldedLayer.fold(layer) for layer in model.layers]  # type: ignore[arg-type]
-            self.input_norm = _fold_input_norm(model)
-            self.head_weight = model.head.weight.detach().clone()  # (classes, C)
-            self.head_bias = model.head.bias.detach().clone()  # (classes,)
+        if precision not in PRECISIONS:
+            raise ValueError(f'precision must be {" or ".join(PRECISIONS)}, not {precision!r}')
+        self.folded = FoldedPstBln.fold(model, with_dropout=samples > 0)
+        self.config: PstBlnConfig = self.folded.config
+        self.description = f'torch {precision} on cpu, {row_product_description()}'
+        self.dtype = PRECISIONS[precision]
+        self._samples = samples
+        self._generator = seeded_generator(seed, device=torch.device('cpu'))
+        self._seeds = random.Random(int(torch.randint(2**62, (1,), generator=self._generator)))
+        self.layers = [
+            # What all samples share is computed in fp32.
+            layer
+            if index == 0 and self._is_after
+            else replace(layer, topology=layer.topology.to(self.dtype))
+            for index, layer in enumerate(self.folded.layers)
+        ]
+        self._bank: MaskBank | None = None
+        self._scratch = torch.empty(0)
+
+    @property
+    def samples(self) -> int:
+        """Monte Carlo samples of every answer; 0: dropout is off."""
+        return self._samples
+
+    @samples.setter
+    def samples(self, samples: int) -> None:
+        """Change the number of samples from the next step on; 1 or more."""
+        if not self._samples:
+            raise ValueError('dropout is off, so there are no samples to change')
+        if samples < 1:
+            raise ValueError(f'samples must be 1 or more, not {samples}')
+        self._samples = samples
 
     @property
     def receptive_field(self) -> int:
         """Frames that an answer can depend on: the window and what its first frame saw."""
-        return self.config.receptive_field + self.config.window - 1
+        return self.folded.receptive_field
 
-    def stream(self) -> 'Stream':
+    @property
+    def bytes_per_face(self) -> int:
+        """Memory in bytes that the state of one face takes."""
+        return self.stream().nbytes
+
+    def stream(self) -> 'TorchStream':
         """Start the stream of one face."""
-        return Stream(self)
+        return TorchStream(self)
 
-    def drop(self, features: Tensor) -> Tensor:
-        """Apply fresh dropout masks to (C, 1 or S, E); one stream becomes S at the first."""
-        if not self.samples:
-            return features
-        channels, _, edges = features.shape
-        kept = keep_mask(
-            (channels, self.samples, edges),
-            self.config.dropout,
-            device=features.device,
-            generator=self._generator,
-        )
-        return features * kept / (1.0 - self.config.dropout)
+    def step(
+        self, streams: Sequence['TorchStream'], edge_vectors: np.ndarray
+    ) -> list[np.ndarray]:
+        """Take one frame of each of several faces, one after the other.
+
+        edge_vectors: (F, 2, E) float32. Returns the logits (S, classes) of each face.
+        """
+        return [
+            stream.step(frame) for stream, frame in zip(streams, edge_vectors, strict=True)
+        ]
+
+    @property
+    def _mask_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (C or 1, S, E or 1) of the mask of each dropout."""
+        shapes = self.config.mask_shapes(clips=self._samples, frames=1)  # (S, C, 1, E) each
+        return [(channels, samples, edges) for samples, channels, _, edges in shapes]
+
+    def draw_masks(self) -> list[Tensor | RandomMask]:
+        """Draw masks that may be used until the next are drawn, one for each dropout."""
+        if not self._samples:
+            return []
+        if native_is_available() and self.config.dropout_masks == 'element':
+            return [
+                RandomMask(self._seeds.randint(0, LARGEST_SEED), self.config.dropout)
+                for _ in self.config.channels
+            ]
+        shapes = self._mask_shapes
+        largest = max(shape[0] * shape[1] * shape[2] for shape in shapes)
+        if self._bank is None or largest > self._bank.largest:
+            self._bank = MaskBank(
+                self.config.dropout,
+                largest=largest,
+                dtype=self.dtype,
+                generator=self._generator,
+            )
+        self._bank.renew()
+        return [self._bank.draw(shape) for shape in shapes]
+
+    def draw_lasting_masks(self) -> list[Tensor]:
+        """Draw masks of 0 and 1 that a stream keeps for all its frames."""
+        return [
+            keep_mask(
+                shape, self.config.dropout, device=torch.device('cpu'), generator=self._generator
+            ).to(self.dtype)
+            for shape in self._mask_shapes
+        ]
+
+    def scratch(self, rows: int, like: Tensor) -> Tensor:
+        """Lend memory of `rows` rows of another block; the next call may lend it again."""
+        columns = like.shape[1]
+        if self._scratch.dtype != like.dtype or self._scratch.numel() < rows * columns:
+            self._scratch = like.new_empty(rows * columns)
+        return self._scratch[: rows * columns].view(rows, columns)
+
+    @property
+    def _is_after(self) -> bool:
+        return self.config.dropout_position == 'after'
 
 
-class Stream:
+class TorchStream:
     """The state of one face: what its layers remember, for every Monte Carlo sample."""
 
-    def __init__(self, network: StreamingPstBln) -> None:
+    def __init__(self, network: TorchStreamingPstBln) -> None:
         self._network = network
+        self._window = network.folded.pooled_frames
+        self._is_after = network.config.dropout_position == 'after'
+        self._samples = network.samples
+        streams = max(self._samples, 1)
+        edges, channels = network.config.edges, network.config.channels[-1]
+        self._layers = [
+            LayerStream(layer, streams=streams if index or not self._is_after else 1, edges=edges)
+            for index, layer in enumerate(network.layers)
+        ]
+        self._last = torch.zeros(channels, streams, edges, dtype=network.dtype)
+        self._last_fp32 = torch.zeros(channels, streams, edges)
+        self._pooled = torch.zeros(self._window, channels, streams)  # ring of the window
+        self._sum = torch.zeros(channels, streams, dtype=torch.float64)
         self.reset()
 
     def reset(self) -> None:
         """Forget every frame."""
-        self._layers = [LayerStream(layer) for layer in self._network.layers]
-        config = self._network.config
-        self._pooled: list[Tensor] = []  # ring of (C, S), one for each frame of the last layer
-        self._window = -(-config.window // config.total_stride)
+        for layer in self._layers:
+            layer.reset()
+        self._pooled.zero_()
+        self._sum.zero_()
+        self._pooled_frames = 0
         self._frames = 0
+        self._lasting_masks: list[Tensor] = []
+        if self._samples and self._network.config.dropout_masks == 'constant':
+            self._resize(self._network.samples)
+            self._lasting_masks = self._network.draw_lasting_masks()
 
     @property
     def frames(self) -> int:
         """Frames of evidence in the window, up to its length."""
         return min(self._frames, self._network.config.window)
 
-    @torch.inference_mode()
-    def step(self, edge_vectors: Tensor, *, dropout: Dropout | None = None) -> Tensor:
-        """Take one frame and answer for the window that ends with it.
-
-        edge_vectors: (2, E). Returns logits (S, classes); S = 1 with dropout off. `dropout`
-        replaces the random masks (to compare with a clip under given masks): it is called with
-        the features (C, 1 or S, E) of each dropout in turn.
-        """
-        network = self._network
-        drop = dropout or network.drop
-        features = edge_vectors.unsqueeze(1)  # (2, 1, E)
-        if network.input_norm is not None:
-            scale, shift = network.input_norm
-            features = features * scale + shift
-        after = network.config.dropout_position == 'after'
-        self._frames += 1
-        for layer in self._layers:
-            result = layer.step(features if after else drop(features))
-            if result is None:  # between two strides: nothing new from here on
-                break
-            features = drop(result) if after else result
-        else:
-            self._pooled.append(features.mean(-1))  # (C, S)
-            del self._pooled[: -self._window]
-        pooled = torch.stack(self._pooled).mean(0)  # (C, S)
-        return pooled.T @ network.head_weight.T + network.head_bias  # (S, classes)
-
-    def clip(self, edge_vectors: Tensor) -> Tensor:
-        """Take a whole clip from a reset state and return the answer after each frame.
-
-        edge_vectors: (2, T, E). Returns logits (T, S, classes).
-        """
-        self.reset()
-        return torch.stack([self.step(frame) for frame in edge_vectors.unbind(1)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldedLayer:
-    """The weights of one ST-BLL with batch norm folded into the convolutions."""
-
-    topology: Tensor  # U transposed, (subsets, E, E)
-    mixing: Tensor  # W, (subsets, C_out, C_in)
-    mixing_bias: Tensor  # (C_out, 1)
-    temporal: Tensor  # one weight for each position of the ring, (K, C_out, K * C_out)
-    temporal_bias: Tensor  # (C_out, 1)
-    spatial_residual: tuple[Tensor, Tensor] | None  # (C_out, C_in), (C_out, 1); None: identity
-    outer_residual: tuple[Tensor, Tensor] | None  # the same; None: identity
-    has_outer_residual: bool
-    stride: int
-
-    @classmethod
-    def fold(cls, layer: BilinearLayer) -> 'FoldedLayer':
-        """Fold a layer as it computes in evaluation mode."""
-        scale, shift = _norm_affine(layer.spatial_norm)
-        convolutions = [mix for mix in layer.mixing if isinstance(mix, nn.Conv2d)]
-        mixing = torch.stack([mix.weight[:, :, 0, 0] for mix in convolutions])
-        bias = torch.stack([mix.bias for mix in convolutions if mix.bias is not None]).sum(0)
-        temporal_scale, temporal_shift = _norm_affine(layer.temporal_norm)
-        kernel = layer.temporal.weight[..., 0] * temporal_scale[:, None, None]  # (C_out, C_in, K)
-        kernel = kernel.permute(2, 0, 1)  # (K, C_out, C_in), oldest frame first
-        assert layer.temporal.bias is not None
-        temporal_bias = layer.temporal.bias * temporal_scale + temporal_shift
-        return cls(
-            topology=layer.topology.detach().transpose(1, 2).contiguous(),
-            mixing=(mixing * scale[:, None]).detach(),
-            mixing_bias=(bias * scale + shift).detach()[:, None],
-            temporal=_ring_weights(kernel.detach()),
-            temporal_bias=temporal_bias.detach()[:, None],
-            spatial_residual=_fold_residual(layer.spatial_residual),
-            outer_residual=_fold_residual(layer.outer_residual),
-            has_outer_residual=layer.outer_residual is not None,
-            stride=layer.temporal.stride[0],
+    @property
+    def nbytes(self) -> int:
+        """Memory of the state in bytes."""
+        tensors = [self._last, self._last_fp32, self._pooled, self._sum, *self._lasting_masks]
+        return sum(tensor.nbytes for tensor in tensors) + sum(
+            layer.buffer.nbytes for layer in self._layers
         )
 
-    def spatial(self, features: Tensor) -> Tensor:
-        """Compute ReLU(U H W + residual) of one frame: (C_in, S, E) -> (C_out, S, E)."""
-        result = _project(self.spatial_residual, features)
-        for topology, mixing in zip(self.topology, self.mixing, strict=True):
-            result = result + _mix(mixing, features @ topology)
-        return F.relu(result + self.mixing_bias[:, :, None])
+    @torch.inference_mode()
+    def step(
+        self, edge_vectors: np.ndarray, *, masks: Sequence[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Take one frame and answer for the window that ends with it.
+
+        edge_vectors: (2, E) float32. Returns logits (S, classes) float32; S = 1 with dropout off.
+        `masks` replaces the random masks: for each dropout in turn an array that broadcasts to
+        (C, S, E), 0 where it drops and 1 where it keeps.
+        """
+        network, folded = self._network, self._network.folded
+        self._resize(network.samples)
+        drawn: Sequence[Tensor | RandomMask]
+        if masks is not None:
+            drawn = [torch.as_tensor(mask).to(network.dtype) for mask in masks]
+        else:
+            drawn = self._lasting_masks or network.draw_masks()
+        due = iter(drawn)
+        vectors = torch.from_numpy(np.asarray(edge_vectors, np.float32))
+        frame = vectors * folded.input_scale + folded.input_shift  # (2, E)
+        first = self._layers[0].input
+        _part(frame, None if self._is_after or not self._samples else next(due), first)
+        self._frames += 1
+        for index, layer in enumerate(self._layers):
+            is_last = index + 1 == len(self._layers)
+            mask = next(due) if self._samples and (self._is_after or not is_last) else None
+            target = self._last if is_last else self._layers[index + 1].input
+            if not layer.step(network, target, mask):
+                break  # between two strides: nothing new from here on
+        else:
+            self._pool()
+        mean = (self._sum / min(self._pooled_frames, self._window)).float()  # (C, S)
+        logits = mean.T @ folded.head.T + folded.head_bias  # (S, classes)
+        answer: np.ndarray = logits.numpy()
+        return answer
+
+    def clip(
+        self,
+        edge_vectors: np.ndarray,
+        *,
+        masks: Sequence[Sequence[np.ndarray]] | None = None,
+    ) -> np.ndarray:
+        """Take a whole clip from a reset state and return the answer after each frame.
+
+        edge_vectors: (2, T, E); `masks`: those of each frame. Returns logits (T, S, classes).
+        """
+        self.reset()
+        return np.stack(
+            [
+                self.step(edge_vectors[:, t], masks=None if masks is None else masks[t])
+                for t in range(edge_vectors.shape[1])
+            ]
+        )
+
+    def _pool(self) -> None:
+        """Move the window: the newest mean over the edges comes in, the oldest goes out."""
+        self._last_fp32.copy_(self._last)
+        edges_mean = self._last_fp32.mean(-1)  # (C, S)
+        slot = self._pooled[self._pooled_frames % self._window]  # (C, S)
+        # In float64 the sum stays exact to the last digits of float32 for years of frames.
+        self._sum += edges_mean.double() - slot.double()
+        slot.copy_(edges_mean)
+        self._pooled_frames += 1
+
+    def _resize(self, samples: int) -> None:
+        """Keep the first samples, or add copies of them."""
+        if samples == self._samples:
+            return
+        index = torch.arange(samples) % self._samples
+        for layer in self._layers[1:] if self._is_after else self._layers:
+            layer.resize(index)
+        self._last, self._last_fp32 = self._last[:, index], self._last_fp32[:, index]
+        self._pooled, self._sum = self._pooled[..., index], self._sum[..., index]
+        if self._lasting_masks:
+            fresh = self._network.draw_lasting_masks()
+            for mask, old in zip(fresh, self._lasting_masks, strict=True):
+                kept = min(samples, self._samples)
+                mask[:, :kept] = old[:, :kept]
+            self._lasting_masks = fresh
+        self._samples = samples
 
 
 class LayerStream:
-    """The memory of one layer: a ring of its last K spatial outputs."""
+    """The memory of one layer.
 
-    def __init__(self, layer: FoldedLayer) -> None:
+    One block of rows (S * E each): the ring of the last K spatial outputs, C_out rows a frame;
+    the layer's input X, C_in rows; where the topology comes first, U_b X, C_in rows for each
+    subset. So both products of a layer take rows that lie together.
+    """
+
+    def __init__(self, layer: FoldedLayer, *, streams: int, edges: int) -> None:
         self._layer = layer
-        self._ring: Tensor | None = None  # (K, C_out, S, E)
+        self._edges = edges
+        self._ring_rows = layer.kernel_size * layer.out_channels
+        self._topologies = list(layer.topology)
+        rows = self._ring_rows + layer.in_channels
+        if not layer.mixes_first:
+            rows += layer.subsets * layer.in_channels
+        self._set(torch.zeros(rows, streams * edges, dtype=layer.topology.dtype))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every frame."""
+        self.buffer[: self._ring_rows].zero_()
         self._frames = 0
 
-    def step(self, features: Tensor) -> Tensor | None:
-        """Take one frame (C_in, S, E); return (C_out, S, E), or None between strides."""
+    def _set(self, buffer: Tensor) -> None:
         layer = self._layer
-        spatial = layer.spatial(features)
-        kernel_size = len(layer.temporal)
-        if self._ring is None:
-            self._ring = spatial.new_zeros((kernel_size, *spatial.shape))
-        position = self._frames % kernel_size
-        self._ring[position] = spatial
-        due = self._frames % layer.stride == 0
+        self.buffer = buffer
+        self._streams = buffer.shape[1] // self._edges
+        end = self._ring_rows + layer.in_channels
+        self._input_rows = buffer[self._ring_rows : end]  # (C_in, S * E)
+        self.input = self._input_rows.view(layer.in_channels, self._streams, self._edges)
+        by_row = (layer.in_channels * self._streams, self._edges)  # (C_in * S, E)
+        self._input_by_row = self._input_rows.view(by_row)
+        self._mapped_by_row = [
+            buffer[start : start + layer.in_channels].view(by_row)
+            for start in range(end, len(buffer), layer.in_channels)
+        ]
+        self._mixed_rows = buffer[self._ring_rows :]  # X and, topology first, all U_b X
+        self._temporal_rows = buffer[: end if layer.has_outer_residual else self._ring_rows]
+        self._slots = buffer[: self._ring_rows].view(layer.kernel_size, layer.out_channels, -1)
+
+    def step(
+        self, network: TorchStreamingPstBln, target: Tensor, mask: Tensor | RandomMask | None
+    ) -> bool:
+        """Map the features that lie in `input` to `target`, (C_out, S, E), times the mask.
+
+        mask: one that broadcasts to (C_out, S, E), or how to draw one, or None. Returns False
+        between two strides, where the target is left as it was.
+        """
+        layer = self._layer
+        position = self._frames % layer.kernel_size
+        is_due = self._frames % layer.stride == 0
         self._frames += 1
-        if not due:
-            return None
-        flat = self._ring.reshape(-1, spatial[0].numel())  # (K * C_out, S * E)
-        result = torch.addmm(layer.temporal_bias, layer.temporal[position], flat)
-        result = result.reshape(spatial.shape)  # (C_out, S, E)
-        if layer.has_outer_residual:
-            result = result + _project(layer.outer_residual, features)
-        return F.relu(result)
+        self._spatial(self._slots[position], network)
+        if not is_due:
+            return False
+        product = (layer.temporal[position], layer.temporal_bias, self._temporal_rows)
+        if target.shape[1] == self._streams and target.dtype == self.buffer.dtype:
+            if isinstance(mask, Tensor):
+                mask = mask.expand(-1, -1, self._edges).flatten(1)  # (C_out or 1, S * E)
+            row_product(*product, target.view(len(target), -1), relu=True, mask=mask)
+            return True
+        # One stream in fp32, shared by all samples until they part here.
+        shared = self.buffer.new_empty(layer.out_channels, self._edges)
+        row_product(*product, shared, relu=True)
+        _part(shared, mask, target)
+        return True
+
+    def resize(self, index: Tensor) -> None:
+        """Keep or repeat streams."""
+        rows = self.buffer.view(len(self.buffer), self._streams, self._edges)[:, index]
+        self._set(rows.flatten(1))  # (rows, S * E)
+
+    def _spatial(self, slot: Tensor, network: TorchStreamingPstBln) -> None:
+        """Write ReLU(U X W + R X) to a slot of the ring, (C_out, S * E)."""
+        layer = self._layer
+        if layer.mixes_first:
+            count = layer.out_channels
+            residual, mixing = layer.mixing[:count], layer.mixing[count:]
+            row_product(residual, layer.mixing_bias, self._input_rows, slot, relu=False)
+            mixed = network.scratch(len(mixing), self.buffer)  # (B * C_out, S * E)
+            row_product(mixing, None, self._input_rows, mixed, relu=False)
+            by_row = (count * self._streams, self._edges)  # (C_out * S, E)
+            slot_by_row = slot.view(by_row)
+            for part, topology in zip(mixed.split(count), self._topologies, strict=True):
+                slot_by_row.addmm_(part.view(by_row), topology)
+            slot.relu_()
+        else:
+            for mapped, topology in zip(self._mapped_by_row, self._topologies, strict=True):
+                torch.mm(self._input_by_row, topology, out=mapped)
+            row_product(
+                layer.mixing, layer.mixing_bias, self._mixed_rows, slot, relu=True
+            )
 
 
-def _ring_weights(kernel: Tensor) -> Tensor:
-    """Lay the kernel out for every position of the ring: (K, C, C) -> (K, C, K * C)."""
-    size, out_channels, _ = kernel.shape
-    weights = []
-    for newest in range(size):
-        # The frame at ring position r is (newest - r) mod K frames old.
-        order = [(size - 1 - (newest - position)) % size for position in range(size)]
-        weights.append(kernel[order].permute(1, 0, 2).reshape(out_channels, -1))  # (C, K * C)
-    return torch.stack(weights)
-
-
-def _norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def _fold_residual(residual: nn.Module | None) -> tuple[Tensor, Tensor] | None:
-    if not isinstance(residual, Projection):
-        return None
-    convolution, norm = residual
-    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    assert convolution.bias is not None
-    scale, shift = _norm_affine(norm)
-    weight = convolution.weight[:, :, 0, 0] * scale[:, None]
-    return weight.detach(), (convolution.bias * scale + shift).detach()[:, None]
-
-
-def _fold_input_norm(model: PstBln) -> tuple[Tensor, Tensor] | None:
-    if model.input_norm is None:
-        return None
-    shape = (model.config.edges, model.config.in_channels)  # E * 2 channels, as the model lays out
-    scale, shift = _norm_affine(model.input_norm)
-    return scale.reshape(shape).T[:, None], shift.reshape(shape).T[:, None]  # (2, 1, E) each
-
-
-def _mix(weight: Tensor, features: Tensor) -> Tensor:
-    """Map channels: (C_out, C_in) times (C_in, S, E) -> (C_out, S, E)."""
-    mixed = weight @ features.reshape(features.shape[0], -1)  # (C_out, S * E)
-    return mixed.reshape(len(weight), *features.shape[1:])
-
-
-def _project(residual: tuple[Tensor, Tensor] | None, features: Tensor) -> Tensor:
-    if residual is None:
-        return features
-    weight, bias = residual
-    return _mix(weight, features) + bias[:, :, None]
+def _part(features: Tensor, mask: Tensor | RandomMask | None, target: Tensor) -> None:
+    """Give what all samples share, (C, E), to each of them, times its mask: (C, S, E)."""
+    features = features.to(target.dtype)
+    if isinstance(mask, RandomMask):
+        channels, samples, edges = target.shape
+        # One row of weights for each channel and sample, which picks the channel.
+        weight = torch.eye(channels).repeat_interleave(samples, dim=0)  # (C * S, C)
+        rows = target.view(channels * samples, edges)  # (C * S, E)
+        row_product(weight, None, features, rows, relu=False, mask=mask)
+    elif mask is not None:
+        torch.mul(features[:, None], mask, out=target)
+    else:
+        target.copy_(features[:, None].expand_as(target))

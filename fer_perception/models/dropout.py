@@ -6,6 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# What one draw decides: 'element' each value by itself (the paper), 'edge' an edge in a frame,
+# 'channel' a channel in a frame, 'constant' a channel of an edge in all frames of a clip.
+MASK_KINDS = ('element', 'edge', 'channel', 'constant')
+SHARED_AXIS = {'edge': 1, 'channel': 3, 'constant': 2}  # of (N, C, T, E), where masks have size 1
+
 
 def seeded_generator(seed: int | None, *, device: torch.device) -> torch.Generator:
     """Make a generator for masks; without a seed it draws others each time."""
@@ -29,18 +34,47 @@ def keep_mask(
     return bits >= round(rate * 2**31)
 
 
-class SeededDropout(nn.Dropout):
-    """Element-wise dropout whose masks come from `generator`, or torch's own if that is None."""
+def check_mask_kind(kind: str) -> None:
+    """Raise ValueError for an unknown kind of masks."""
+    if kind not in MASK_KINDS:
+        raise ValueError(f'unknown kind of masks {kind!r}; there are {", ".join(MASK_KINDS)}')
 
-    def __init__(self, p: float) -> None:
+
+def mask_shape(kind: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the masks for features (N, C, T, E): 1 along the axis that shares them.
+
+    Masks of single elements have the shape of the features, which may then be any. Raises
+    ValueError for an unknown kind, or features of other than four axes.
+    """
+    check_mask_kind(kind)
+    if kind not in SHARED_AXIS:
+        return tuple(shape)
+    if len(shape) != 4:
+        raise ValueError(f'masks of the kind {kind!r} need (N, C, T, E), not {tuple(shape)}')
+    return tuple(1 if axis == SHARED_AXIS[kind] else size for axis, size in enumerate(shape))
+
+
+class SeededDropout(nn.Dropout):
+    """Dropout whose masks come from `generator`, or torch's own if that is None."""
+
+    def __init__(self, p: float, *, kind: str = MASK_KINDS[0]) -> None:
+        """Drop with probability p, by masks of one of MASK_KINDS; ValueError for another."""
         super().__init__(p)
+        check_mask_kind(kind)
+        self.kind = kind
         self.generator: torch.Generator | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Drop elements in training mode; pass the features on unchanged otherwise."""
+        """Drop in training mode; pass the features on unchanged otherwise.
+
+        features: (N, C, T, E), any shape where the masks are of single elements.
+        """
         if not self.training or self.p == 0.0:
             return features
         kept = keep_mask(
-            features.shape, self.p, device=features.device, generator=self.generator
+            mask_shape(self.kind, features.shape),
+            self.p,
+            device=features.device,
+            generator=self.generator,
         )
         return features * kept / (1.0 - self.p)

@@ -19,7 +19,7 @@ from fer_perception.graph.normalization import NORMALIZATIONS
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_perception.uncertainty.estimate import DecisionRule
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ARCHITECTURE = 'pst_bln'
 CLIP_SAMPLINGS = ('intervals', 'first_and_last')
 CLIP_DISPLACEMENTS = ('none', 'first', 'mean')
@@ -33,7 +33,7 @@ class ModelFileError(ValueError):
 class ModelDescription:
     """Describe everything that a model needs besides its weights."""
 
-    network: PstBlnConfig  # topology, window in frames, padding, dropout rate
+    network: PstBlnConfig  # topology, window in frames, padding, dropout
     # E pairs of landmarks, dlib's numbering; none where they are unknown, of clips that hold
     # edge vectors already
     edge_list: tuple[tuple[int, int], ...]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_perception.models.dropout import SeededDropout
+from fer_perception.models.dropout import MASK_KINDS, SeededDropout, mask_shape
 
 PADDINGS = ('causal', 'same')
 DROPOUT_POSITIONS = ('after', 'before')
@@ -36,6 +36,7 @@ class PstBlnConfig:
     window: int = 0  # pool the last `window` frames; 0 pools the whole clip
     dropout: float = 0.2  # dropout rate (III-D)
     dropout_position: str = 'after'  # 'after' each layer (the paper) or 'before' (the reference)
+    dropout_masks: str = 'element'  # what one draw decides: 'element' (the paper), see MASK_KINDS
     input_norm: bool = False  # batch norm over the 2E input channels (the reference)
     first_outer_residual: bool = True  # the reference leaves it out in the first layer
     topology_init: str = 'random'  # U at the start: 'random' (paper), 'constant' 1e-6 (reference)
@@ -60,6 +61,7 @@ class PstBlnConfig:
         for name, allowed in (
             ('padding', PADDINGS),
             ('dropout_position', DROPOUT_POSITIONS),
+            ('dropout_masks', MASK_KINDS),
             ('topology_init', TOPOLOGY_INITS),
         ):
             if getattr(self, name) not in allowed:
@@ -111,6 +113,11 @@ class PstBlnConfig:
             frames = shorter
         return shapes
 
+    def mask_shapes(self, *, clips: int, frames: int) -> list[tuple[int, ...]]:
+        """List the shapes of the masks for clips of T frames: `dropout_shapes`, 1 where shared."""
+        shapes = self.dropout_shapes(clips=clips, frames=frames)
+        return [mask_shape(self.dropout_masks, shape) for shape in shapes]
+
 
 class PstBln(nn.Module):
     """The network: ST-BLN layers, dropout, global average pooling, one linear layer."""
@@ -133,7 +140,9 @@ class PstBln(nn.Module):
             )
             for index in range(len(config.channels))
         )
-        self.dropouts = nn.ModuleList(SeededDropout(config.dropout) for _ in config.channels)
+        self.dropouts = nn.ModuleList(
+            SeededDropout(config.dropout, kind=config.dropout_masks) for _ in config.channels
+        )
         self.head = nn.Linear(widths[-1], config.classes)
         if not quiet:
             print(self.parameter_summary())

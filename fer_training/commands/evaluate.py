@@ -12,7 +12,7 @@ from fer_perception.evaluation.metrics import RecognitionMetrics
 from fer_perception.models.model_file import ModelDescription, load_model
 from fer_perception.uncertainty.measures import entropy
 from fer_training.clips import Clips
-from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.arguments import Commands, positive, positive_number
 from fer_training.evaluation import UNITS, evaluate
 from fer_training.label_mapping import read_label_mapping, relabel_tracks
 from fer_training.reference_format import read_reference_clips
@@ -39,6 +39,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument('--figures', type=Path, metavar='DIR', help='folder for pictures')
     parser.add_argument('--samples', type=positive, default=100,
                         help='Monte Carlo samples (%(default)s)')
+    parser.add_argument('--lead-errors', type=positive_number, metavar='NUMBER',
+                        help='end the sampling of a clip when the lead of its most probable class '
+                        'exceeds so many standard errors, such as 3; --samples are the most then')
     parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
     parser.add_argument('--unit', choices=UNITS, default=UNITS[0],
                         help='what one answer is for; frame: streaming models only (%(default)s)')
@@ -55,15 +58,19 @@ def run(options: argparse.Namespace) -> None:
         data,
         unit=options.unit,
         samples=options.samples,
+        lead_errors=options.lead_errors,
         seed=options.seed,
         progress=True,
     )
     monte_carlo, single_pass = predictions.measure(classes)
+    is_adaptive = options.lead_errors is not None
     result = EvaluationResult(
         model=options.model.name,
         data=(options.tracks or options.data).name,
         unit=options.unit,
         samples=options.samples,
+        lead_errors=options.lead_errors,
+        mc_samples_mean=float(predictions.sample_counts.mean()) if is_adaptive else None,
         seed=options.seed,
         clips=len(data),
         classes=classes,
@@ -116,6 +123,9 @@ def _table(result: EvaluationResult) -> str:
         line(f'MC dropout, {result.samples}', scores(result.monte_carlo)),
         line('single pass', scores(result.single_pass)),
     ]
+    if result.mc_samples_mean is not None:
+        lines.append(f'adaptive: {result.mc_samples_mean:.1f} samples an answer on average, at '
+                     f'most {result.samples}')
     if (samples := result.monte_carlo.samples) is not None:
         lines.append(f'single samples: accuracy {samples.mean:.4f} '
                      f'± {samples.standard_deviation:.4f}')
@@ -140,7 +150,7 @@ def _draw_sequences(
     """Draw the least and the most certain clip, where there are faces to draw."""
     if not faces:
         return
-    certainty = -entropy(predictions.monte_carlo.mean(0, dtype=np.float64))
+    certainty = -entropy(predictions.ensemble)
     for name, index in (('uncertain', certainty.argmin()), ('certain', certainty.argmax())):
         landmarks = faces[int(index)]
         frames = np.linspace(0, len(landmarks) - 1, 3).round().astype(int)
@@ -148,7 +158,7 @@ def _draw_sequences(
             folder / f'sequence_{name}.png',
             landmarks=landmarks[frames],
             frames=[f'frame {frame + 1} of {len(landmarks)}' for frame in frames],
-            samples=predictions.monte_carlo[:, index],
+            samples=predictions.samples_of(int(index)),
             classes=classes,
             label=classes[predictions.labels[index]],
         )

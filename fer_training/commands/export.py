@@ -5,11 +5,14 @@ import argparse
 from pathlib import Path
 
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
-from fer_perception.models.model_file import load_model
+from fer_perception.inference.onnx_streaming import OnnxStreamingPstBln
+from fer_perception.models.model_file import LoadedModel, load_model
 from fer_training.commands.arguments import Commands
 from fer_training.onnx_export import export_onnx, largest_difference
+from fer_training.onnx_step_export import export_step_network, largest_step_difference
 
 TOLERANCE = 1e-5  # largest difference that rounding explains, a share of logits above 1
+CHECKED_SAMPLES = 3
 
 
 def add_parser(commands: Commands) -> None:
@@ -19,6 +22,17 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument('--model', type=Path, required=True, help='model file (.safetensors)')
     parser.add_argument('--out', type=Path, required=True, help='file to write (.onnx)')
+    parser.add_argument(
+        '--streaming',
+        action='store_true',
+        help='write the network of one frame, its state an input, for the node; '
+        'else the network of whole clips',
+    )
+    parser.add_argument(
+        '--draw-masks',
+        action='store_true',
+        help='with --streaming: let the network draw its dropout masks itself, for GPUs',
+    )
     parser.set_defaults(run=run)
 
 
@@ -26,16 +40,15 @@ def run(options: argparse.Namespace) -> None:
     """Export a model; nothing is left at --out if the export computes something else."""
     if options.out.suffix != '.onnx':
         raise ValueError(f'--out must end in .onnx, not {options.out.name!r}')
+    if options.draw_masks and not options.streaming:
+        raise ValueError('--draw-masks needs --streaming')
     model = load_model(options.model)
-    config = model.network.config
     unchecked = options.out.with_suffix('.onnx.part')
     try:
-        export_onnx(model.network, model.description, unchecked)
-        exported = OnnxMonteCarlo(unchecked, seed=0)
-        step, longest = config.total_stride, config.receptive_field + config.window
-        difference = largest_difference(
-            model.network, exported, frames=(1, step + 1, model.description.clip_frames or longest)
-        )
+        if options.streaming:
+            difference = _export_step(model, unchecked, draw_masks=options.draw_masks)
+        else:
+            difference = _export_clips(model, unchecked)
         if not difference <= TOLERANCE:
             raise ValueError(
                 f'the logits of the export differ by {difference:.1e} from those of '
@@ -45,7 +58,37 @@ def run(options: argparse.Namespace) -> None:
         unchecked.replace(options.out)
     finally:
         unchecked.unlink(missing_ok=True)
+    has_masks = model.network.config.dropout > 0 and not options.draw_masks
+    masks = 'under the same random masks' if has_masks else 'without dropout'
     print(
         f'{options.out}: its logits differ by at most {difference:.1e} (of the largest, where '
-        f'that is above 1) from those of {options.model} under the same random masks'
+        f'that is above 1) from those of {options.model} {masks}'
+    )
+
+
+def _export_clips(model: LoadedModel, path: Path) -> float:
+    """Write the network of whole clips and return its largest difference from the model's."""
+    config = model.network.config
+    export_onnx(model.network, model.description, path)
+    step, longest = config.total_stride, config.receptive_field + config.window
+    return largest_difference(
+        model.network,
+        OnnxMonteCarlo(path, seed=0),
+        frames=(1, step + 1, model.description.clip_frames or longest),
+    )
+
+
+def _export_step(model: LoadedModel, path: Path, *, draw_masks: bool) -> float:
+    """Write the network of one frame and return its largest difference from the clip network."""
+    config = model.network.config
+    export_step_network(model.network, model.description, path, draw_masks=draw_masks)
+    # No masks can be given to a network that draws its own: it is compared without dropout only.
+    has_given_masks = config.dropout > 0 and not draw_masks
+    return max(
+        largest_step_difference(
+            model.network,
+            OnnxStreamingPstBln(path, samples=samples, seed=0),
+            frames=config.receptive_field + config.window + config.total_stride,
+        )
+        for samples in ((0, CHECKED_SAMPLES) if has_given_masks else (0,))
     )

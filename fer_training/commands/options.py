@@ -10,6 +10,8 @@ import torch
 
 from fer_perception.graph.edges import EDGE_LISTS, load_edge_list
 from fer_perception.graph.normalization import NORMALIZATIONS
+from fer_perception.inference.backend import choose_device
+from fer_perception.models.dropout import MASK_KINDS
 from fer_perception.models.model_file import (
     CLIP_DISPLACEMENTS,
     CLIP_SAMPLINGS,
@@ -21,7 +23,6 @@ from fer_perception.models.pst_bln import (
     TOPOLOGY_INITS,
     PstBlnConfig,
 )
-from fer_perception.pipeline import choose_device
 from fer_training.calibration import Calibration
 from fer_training.clips import ClipPreparation
 from fer_training.commands.arguments import positive
@@ -115,6 +116,9 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
     group.add_argument('--dropout-position', choices=DROPOUT_POSITIONS,
                        default=DROPOUT_POSITIONS[0],
                        help='after or before each layer (%(default)s)')
+    group.add_argument('--mask-kind', choices=MASK_KINDS, default=MASK_KINDS[0],
+                       help='what dropout draws together: each element (the paper), an edge or a '
+                       "channel of a frame, or 'constant', an element in all frames (%(default)s)")
 
 
 def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> None:
@@ -315,6 +319,7 @@ def network_template(
         window=getattr(options, 'window', None) or window,
         dropout=options.dropout,
         dropout_position=options.dropout_position,
+        dropout_masks=options.mask_kind,
         input_norm=options.input_norm,
         topology_init=options.topology_init,
     )

@@ -18,6 +18,7 @@ from scipy import stats
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
+from fer_perception.models.dropout import MASK_KINDS, mask_shape
 from fer_perception.models.model_file import ModelDescription, ModelFileError
 from fer_perception.models.pst_bln import PstBln
 from fer_training.onnx_export import export_onnx
@@ -62,14 +63,16 @@ def test_samples_are_probabilities_of_every_clip(model_path: Path) -> None:
         assert samples.std(0).min() > 0
 
 
-@pytest.mark.parametrize('position', ['after', 'before'])
-def test_samples_are_distributed_as_torchs(position: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('position', 'kind'), [('before', 'element'), *(('after', kind) for kind in MASK_KINDS)]
+)
+def test_samples_are_distributed_as_torchs(position: str, kind: str, tmp_path: Path) -> None:
     """The law, mean and spread of every class.
 
     Kolmogorov-Smirnov, Welch and Levene tests of 7 classes and 2 clips, 42 in all: other seeds
     would fail once in 10,000 runs if both are the same.
     """
-    network = tiny_network(dropout_position=position)
+    network = tiny_network(dropout_position=position, dropout_masks=kind)
     path = write(network, tmp_path / 'model.onnx')
     vectors = clips(2, 7)
     ours = OnnxMonteCarlo(path, samples=1500, seed=1)(vectors)
@@ -95,8 +98,13 @@ def test_every_sample_and_every_clip_has_masks_of_its_own(model_path: Path) -> N
     assert len(np.unique(rows, axis=0)) == 120
 
 
-def test_masks_keep_the_mean_and_drop_the_rate(model_path: Path) -> None:
-    for mask in OnnxMonteCarlo(model_path, seed=1).draw_masks(200, 40):
+@pytest.mark.parametrize('kind', MASK_KINDS)
+def test_masks_keep_the_mean_and_drop_the_rate(kind: str, tmp_path: Path) -> None:
+    network = tiny_network(dropout_masks=kind)
+    loaded = OnnxMonteCarlo(write(network, tmp_path / 'model.onnx'), seed=1)
+    for mask, width in zip(loaded.draw_masks(200, 40), network.config.channels, strict=True):
+        assert mask.shape == mask_shape(kind, (200, width, 40, EDGES))
+        assert mask.dtype == np.float32
         assert set(np.unique(mask)) == {np.float32(0), np.float32(1 / 0.6)}
         # Five standard errors; another seed would fail once in two million runs.
         assert abs((mask == 0).mean() - 0.4) < 5 * (0.4 * 0.6 / mask.size) ** 0.5
@@ -237,6 +245,8 @@ def read_other_files(model: Any) -> None:
         (lambda m: change_network(m, channels=[4, 5]), 'mask_1 is'),
         (lambda m: change_network(m, channels=[4] * 3, strides=[1] * 3), 'has the inputs'),
         (lambda m: change_network(m, strides=[2, 1]), 'cannot be run'),
+        (lambda m: change_network(m, dropout_masks='edge'), 'mask_0 is'),
+        (lambda m: change_network(m, dropout_masks='constant'), 'mask_0 is'),
         (lambda m: rename_input(m, 'input.1'), 'has the inputs input.1'),
         (lambda m: set_weights(m, np.nan), 'no finite logits'),
         (read_other_files, 'no ONNX file that can be run'),

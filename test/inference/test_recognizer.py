@@ -13,6 +13,8 @@ from models_made import description_of, small_network
 
 from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.inference.recognizer import ExpressionRecognizer
+from fer_perception.inference.sample_budget import LEAST_SAMPLES
+from fer_perception.inference.streaming import TorchStreamingPstBln
 from fer_perception.models.model_file import LoadedModel
 from fer_perception.uncertainty.estimate import DecisionRule, ExpressionEstimate, ExpressionState
 
@@ -22,12 +24,19 @@ def model(**changes: Any) -> LoadedModel:
     return LoadedModel(network, description_of(network, warm_up_s=0.1, **changes))
 
 
+def recognizer_of(
+    loaded: LoadedModel, *, mc_samples: int, seed: int | None = None, **settings: Any
+) -> ExpressionRecognizer:
+    network = TorchStreamingPstBln(loaded.network, samples=mc_samples, seed=seed)
+    return ExpressionRecognizer(network, loaded.description, **settings)
+
+
 def read(
     recognizer: ExpressionRecognizer, landmarks: np.ndarray, frame_rate: float = 30.0
 ) -> list[ExpressionEstimate | None]:
     recognizer.keep_only(())
     return [
-        recognizer.update('a0000', frame, index / frame_rate)
+        recognizer.update({'a0000': frame}, index / frame_rate).get('a0000')
         for index, frame in enumerate(landmarks)
     ]
 
@@ -45,7 +54,7 @@ def test_translation_scale_and_roll_leave_the_probabilities_unchanged(
     landmarks = face_landmarks(frames=20)
     moved = transformed(landmarks, scale=scale, roll=roll, shift=(x, y))
     pairs = [
-        read(ExpressionRecognizer(shipped_model, mc_samples=3, seed=1), track)
+        read(recognizer_of(shipped_model, mc_samples=3, seed=1), track)
         for track in (landmarks, moved)
     ]
     for here, there in zip(*pairs, strict=True):
@@ -55,7 +64,7 @@ def test_translation_scale_and_roll_leave_the_probabilities_unchanged(
 
 def test_state_warms_up_and_evidence_grows_to_the_window() -> None:
     estimates = read(
-        ExpressionRecognizer(
+        recognizer_of(
             model(), mc_samples=2, rule=DecisionRule(abstention_threshold=0.0, warm_up_s=0.1)
         ),
         face_landmarks(frames=9),
@@ -71,14 +80,14 @@ def test_state_warms_up_and_evidence_grows_to_the_window() -> None:
 
 def test_a_faster_camera_updates_at_the_models_rate() -> None:
     estimates = read(
-        ExpressionRecognizer(model(), mc_samples=2), face_landmarks(frames=58), frame_rate=120.0
+        recognizer_of(model(), mc_samples=2), face_landmarks(frames=58), frame_rate=120.0
     )
     assert sum(estimate is not None for estimate in estimates) == 15
 
 
 def test_a_slower_camera_fills_the_window_as_fast() -> None:
     last = read(
-        ExpressionRecognizer(model(), mc_samples=2), face_landmarks(frames=3), frame_rate=15.0
+        recognizer_of(model(), mc_samples=2), face_landmarks(frames=3), frame_rate=15.0
     )[-1]
     assert last is not None and last.window_s == pytest.approx(5 / 30)
 
@@ -92,7 +101,7 @@ def test_live_answers_are_those_of_the_clip() -> None:
 
     loaded = model(temperature=1.7)
     landmarks = face_landmarks(frames=12)
-    live = read(ExpressionRecognizer(loaded, mc_samples=2000, seed=1), landmarks)[-1]
+    live = read(recognizer_of(loaded, mc_samples=2000, seed=1), landmarks)[-1]
     assert live is not None
     vectors = edge_vectors(normalize_landmarks(landmarks), loaded.description.edges)
     clip = MonteCarloDropout(loaded.network, samples=2000, temperature=1.7, seed=2)(
@@ -103,30 +112,31 @@ def test_live_answers_are_those_of_the_clip() -> None:
 
 
 def test_after_a_gap_a_face_starts_anew() -> None:
-    recognizer = ExpressionRecognizer(model(), mc_samples=2)
+    recognizer = recognizer_of(model(), mc_samples=2)
     landmarks = face_landmarks(frames=10)
     for index in range(9):
-        recognizer.update('a0000', landmarks[index], index / 30)
-    late = recognizer.update('a0000', landmarks[9], 5.0)
-    assert late is not None and late.state == ExpressionState.WARMING_UP
+        recognizer.update({'a0000': landmarks[index]}, index / 30)
+    late = recognizer.update({'a0000': landmarks[9]}, 5.0)['a0000']
+    assert late.state == ExpressionState.WARMING_UP
     assert late.window_s == pytest.approx(1 / 30)
 
 
 def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
     def run(recognizer: ExpressionRecognizer, *, company: bool) -> np.ndarray:
         for index, frame in enumerate(face_landmarks(frames=8)):
+            faces = {'a0000': frame}
             if company:
-                recognizer.update('b0000', frame * 1.3 + index, index / 30)
-            estimate = recognizer.update('a0000', frame, index / 30)
-        assert estimate is not None
-        return estimate.probabilities
+                faces = {'b0000': frame * 1.3 + index, 'a0000': frame}
+            estimates = recognizer.update(faces, index / 30)
+            assert estimates.keys() == faces.keys()
+        return estimates['a0000'].probabilities
 
     still = replace(model().network.config, dropout=1e-9)  # masks that drop nothing
     network = small_network(dropout=1e-9)
     loaded = LoadedModel(network, description_of(network))
     assert loaded.description.network == still
-    alone = run(ExpressionRecognizer(loaded, mc_samples=1), company=False)
-    recognizer = ExpressionRecognizer(loaded, mc_samples=1)
+    alone = run(recognizer_of(loaded, mc_samples=1), company=False)
+    recognizer = recognizer_of(loaded, mc_samples=1)
     assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)
     recognizer.keep_only(['b0000'])
     assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)
@@ -134,9 +144,25 @@ def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
 
 def test_landmarks_that_are_no_face_are_refused() -> None:
     with pytest.raises(ValueError, match='no extent'):
-        ExpressionRecognizer(model(), mc_samples=2).update('a0000', np.zeros((68, 2)), 0.0)
+        recognizer_of(model(), mc_samples=2).update({'a0000': np.zeros((68, 2))}, 0.0)
 
 
-def test_a_model_of_whole_clips_is_refused() -> None:
-    with pytest.raises(ValueError, match='whole clips of 16 frames'):
-        ExpressionRecognizer(model(frame_rate=0.0, clip_frames=16))
+def test_samples_change_while_a_face_is_read() -> None:
+    recognizer = recognizer_of(model(), mc_samples=20)
+    counts = []
+    for index, frame in enumerate(face_landmarks(frames=12)):
+        recognizer.budget.most = 20 if index < 4 else 50 if index < 8 else 12
+        estimate = recognizer.update({'a0000': frame}, index / 30)['a0000']
+        counts.append((estimate.mc_samples, round(estimate.window_s * 30)))
+    assert [count for count, _ in counts] == [20] * 4 + [50] * 4 + [12] * 4
+    assert [frames for _, frames in counts] == [1, 2, 3, 4] + [5] * 8
+
+
+def test_a_passed_deadline_leaves_the_fewest_samples() -> None:
+    recognizer = recognizer_of(model(), mc_samples=40, deadline_ms=1000.0)
+    landmarks = face_landmarks(frames=3)
+    counts = [
+        recognizer.update({'a0000': frame}, index / 30, elapsed_ms=elapsed)['a0000'].mc_samples
+        for index, (frame, elapsed) in enumerate(zip(landmarks, (0.0, 2000.0, 0.0), strict=True))
+    ]
+    assert counts == [40, LEAST_SAMPLES, 40]

@@ -15,6 +15,7 @@ from models_made import description_of, small_network
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from fer_perception.models.dropout import MASK_KINDS
 from fer_perception.models.model_file import (
     LoadedModel,
     ModelDescription,
@@ -75,6 +76,7 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         (lambda t, m: t.update({'head.bias': torch.zeros(7).double()}), 'float64'),
         (lambda t, m: t.update({'head.bias': torch.full((7,), torch.nan)}), 'not finite'),
         (lambda t, m: m.update(format_version='1'), 'format_version is 1'),
+        (lambda t, m: m.update(format_version='2'), 'format_version is 2'),
         (lambda t, m: m.pop('format_version'), 'format_version is None'),
         (lambda t, m: m.update(architecture='"cnn"'), "'cnn'"),
         (lambda t, m: m.update(colour='"red"'), 'unknown fields: colour'),
@@ -93,6 +95,9 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         (lambda t, m: m.update(network='[]'), "'network'"),
         (lambda t, m: change_network(m, blocks=3), 'unknown fields: blocks'),
         (lambda t, m: change_network(m, dropout=2.0), 'dropout'),
+        (lambda t, m: change_network(m, dropout_masks='node'), "dropout_masks .* not 'node'"),
+        (lambda t, m: change_network(m, dropout_masks=1), 'dropout_masks must be str'),
+        (lambda t, m: drop_from_network(m, 'dropout_masks'), 'lacks fields: dropout_masks'),
         (lambda t, m: change_network(m, channels=[4, 'x']), 'channels'),
         (lambda t, m: change_network(m, kernel_size=True), 'kernel_size'),
     ],
@@ -108,6 +113,21 @@ def test_every_defect_is_refused_by_name(
 
 def change_network(metadata: dict[str, str], **values: object) -> None:
     metadata['network'] = json.dumps(json.loads(metadata['network']) | values)
+
+
+def drop_from_network(metadata: dict[str, str], name: str) -> None:
+    network = json.loads(metadata['network'])
+    del network[name]
+    metadata['network'] = json.dumps(network)
+
+
+@pytest.mark.parametrize('kind', MASK_KINDS)
+def test_every_kind_of_masks_comes_back(kind: str, tmp_path: Path) -> None:
+    network = small_network(dropout_masks=kind)
+    save_model(tmp_path / 'model', network, description_of(network))
+    loaded = load_model(tmp_path / 'model')
+    assert loaded.network.config == network.config
+    assert {dropout.kind for dropout in loaded.network.dropouts} == {kind}
 
 
 def test_pickles_truncated_and_missing_files_are_refused(saved: Path, tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ def test_a_sweep_makes_a_result_for_each_combination(tracks: Path, tmp_path: Pat
     }
 
 
+def test_a_sweep_compares_kinds_of_masks(tracks: Path, tmp_path: Path) -> None:
+    assert run(tracks, tmp_path, '--channels', '2', '--folds', '2', '--dropout', '0.5',
+               '--vary', 'dropout_masks=element,edge') == 0
+    assert run(tracks, tmp_path, '--channels', '2', '--folds', '2', '--dropout', '0.5',
+               '--mask-kind', 'edge') == 0
+    swept, other, chosen = (
+        read_predictions(tmp_path / f'pst_bln{name}_seed_1.npz').monte_carlo
+        for name in ('_dropout_masks_edge', '_dropout_masks_element', '')
+    )
+    np.testing.assert_array_equal(swept, chosen)
+    assert not np.array_equal(swept, other)
+
+
 def test_folds_that_prepare_made_are_used(tracks: Path, tmp_path: Path) -> None:
     assert main(['prepare', 'tracks', str(tracks), '--out', str(tmp_path / 'p'), '--frames', '4',
                  '--folds', '2']) == 0
@@ -147,6 +160,8 @@ def test_folds_that_prepare_made_are_used(tracks: Path, tmp_path: Path) -> None:
         (['--vary', 'colour=1'], "no setting 'colour'"),
         (['--vary', 'dropout'], 'SETTING=V1'),
         (['--architecture', 'st_gcn', '--dropout', '1.5'], 'dropout'),
+        (['--architecture', 'st_gcn', '--mask-kind', 'edge'], "'edge' masks, not st_gcn"),
+        (['--vary', 'dropout_masks=node'], 'dropout_masks must be element or edge or'),
     ],
 )
 def test_bad_settings_end_with_one_line(

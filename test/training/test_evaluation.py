@@ -234,6 +234,32 @@ def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> Non
         read_label_mapping([str(tmp_path / 'missing')])
 
 
+def test_adaptive_samples_are_those_of_each_clip_and_their_number_is_known() -> None:
+    model = clip_model()
+    with torch.no_grad():  # the first two classes tie in every sample, ahead of all others
+        model.network.head.weight[1] = model.network.head.weight[0]
+        model.network.head.bias[:2] = 9.0
+    tie = evaluate(model, made_tracks(), samples=20, lead_errors=3.0, seed=3)
+    assert tie.sample_counts.tolist() == [20] * 6
+    assert not np.isnan(tie.monte_carlo).any()
+    with torch.no_grad():
+        model.network.head.bias[1] = 5.0
+    clear = evaluate(model, made_tracks(), samples=20, lead_errors=3.0, seed=3)
+    assert clear.sample_counts.tolist() == [10] * 6
+    assert clear.monte_carlo.shape == (20, 6, 7)
+    assert np.array_equal(clear.single_pass, evaluate(model, made_tracks(), samples=2).single_pass)
+    again = evaluate(model, made_tracks(), samples=20, lead_errors=3.0, seed=3)
+    assert np.array_equal(clear.monte_carlo, again.monte_carlo, equal_nan=True)
+
+
+def test_a_lead_that_is_never_clear_changes_nothing() -> None:
+    tracks = made_tracks(labels=LABELS * 2)  # 96 frames in all: passes of six samples
+    fixed = evaluate(clip_model(), tracks, samples=25, seed=3)
+    adaptive = evaluate(clip_model(), tracks, samples=25, seed=3, lead_errors=1e9)
+    assert np.array_equal(fixed.monte_carlo, adaptive.monte_carlo)
+    assert fixed.measure(CLASSES) == adaptive.measure(CLASSES)
+
+
 def saved(model: LoadedModel, path: Path) -> list[str]:
     save_model(path, model.network, model.description)
     return ['eval', '--model', str(path), '--samples', '5']
@@ -261,6 +287,43 @@ def test_the_command_writes_the_same_result_twice_and_pictures(
         'reliability.png', 'risk_coverage.png', 'confusion_matrix.png', 'sample_accuracies.png',
         'sequence_certain.png', 'sequence_uncertain.png',
     }
+
+
+def test_the_command_samples_adaptively_and_says_how_many_samples_it_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = clip_model()
+    with torch.no_grad():
+        model.network.head.bias[2] = 20.0
+    command = [*saved(model, tmp_path / 'm.safetensors'), '--samples', '40']
+    write_tracks(tmp_path / 't.npz', made_tracks())
+    command += ['--tracks', str(tmp_path / 't.npz'), '--json', str(tmp_path / 'r.json')]
+    assert main([*command, '--lead-errors', '3', '--figures', str(tmp_path / 'figures')]) == 0
+    output = capsys.readouterr().out
+    assert 'adaptive: 10.0 samples an answer on average, at most 40' in output
+    assert (tmp_path / 'figures' / 'sequence_uncertain.png').exists()
+    result = read_evaluation_result(tmp_path / 'r.json')
+    assert (result.samples, result.lead_errors, result.mc_samples_mean) == (40, 3.0, 10.0)
+    assert main(command) == 0
+    assert 'adaptive' not in capsys.readouterr().out
+    result = read_evaluation_result(tmp_path / 'r.json')
+    assert result.lead_errors is None and result.mc_samples_mean is None
+
+
+@pytest.mark.parametrize('text', ['0', '-3', 'nan', 'inf', 'many'])
+def test_a_lead_that_is_no_positive_number_is_refused(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ['eval', '--model', 'm', '--tracks', 't', '--json', 'r', '--lead-errors', text]
+    with pytest.raises(SystemExit) as refusal:
+        main(command)
+    assert refusal.value.code == 2
+    assert '--lead-errors' in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_streaming_model_is_not_sampled_adaptively() -> None:
+    with pytest.raises(ValueError, match='streams: only models of whole clips'):
+        evaluate(streaming_model(), made_tracks(), lead_errors=3.0)
 
 
 def test_the_command_measures_every_frame_of_a_streaming_model(tmp_path: Path) -> None:

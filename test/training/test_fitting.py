@@ -128,7 +128,7 @@ def test_commands_make_a_model_from_a_basis(
         assert main([*arguments, '--count', '28', '--seed', seed]) == 0
     arguments = ['fit', '--tracks', str(tmp_path / 'train.npz'), '--validation',
                  str(tmp_path / 'validation.npz'), '--out', str(tmp_path / 'model.safetensors')]
-    arguments += ['--licence', 'none']
+    arguments += ['--licence', 'none', '--mask-kind', 'edge']
     assert main([*arguments, '--channels', '3', '3', '--epochs', '1']) == 0
     assert not list(tmp_path.glob('*.checkpoint'))
     assert 'macro F1' in capsys.readouterr().out
@@ -136,6 +136,7 @@ def test_commands_make_a_model_from_a_basis(
     assert description.training['sequences'] == 28
     assert description.licence == 'none'
     assert description.network.channels == (3, 3)
+    assert description.network.dropout_masks == 'edge'
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
+from fer_perception.models.dropout import MASK_KINDS, SHARED_AXIS
 from fer_perception.models.model_file import ModelDescription, load_model, save_model
 from fer_perception.models.pst_bln import PstBln
 from fer_training.cli import main
@@ -76,6 +77,8 @@ def assert_equal(network: PstBln, loaded: OnnxMonteCarlo) -> None:
         {'first_outer_residual': False},
         {'channels': (5,)},
         {'dropout': 0.0},
+        *({'dropout_masks': kind} for kind in MASK_KINDS[1:]),
+        {'dropout_masks': 'constant', 'dropout_position': 'before', 'strides': (2, 2, 1)},
         {  # the reference
             'subsets': 3, 'strides': (1, 2, 1), 'padding': 'same', 'dropout_position': 'before',
             'input_norm': True, 'first_outer_residual': False, 'window': 0,
@@ -106,6 +109,7 @@ def test_any_configuration_equals_torch(data: st.DataObject, tmp_path: Path) -> 
         window=data.draw(st.integers(0, 9)),
         dropout=data.draw(st.floats(0.0, 0.9)),
         dropout_position=data.draw(st.sampled_from(('after', 'before'))),
+        dropout_masks=data.draw(st.sampled_from(MASK_KINDS)),
         input_norm=data.draw(st.booleans()),
         first_outer_residual=data.draw(st.booleans()),
     )
@@ -128,8 +132,9 @@ def test_a_network_in_training_mode_is_exported_in_evaluation_mode_and_left_alon
     assert_equal(network.eval(), loaded)
 
 
-def test_given_masks_do_what_drawn_masks_do() -> None:
-    network = tiny_network()
+@pytest.mark.parametrize('kind', MASK_KINDS)
+def test_given_masks_do_what_drawn_masks_do(kind: str, tmp_path: Path) -> None:
+    network = tiny_network(dropout_masks=kind)
     clips = torch.randn(2, 2, 9, EDGES)
     drawn: list[torch.Tensor] = []
     for dropout in network.dropouts:
@@ -145,6 +150,13 @@ def test_given_masks_do_what_drawn_masks_do() -> None:
         torch.testing.assert_close(MaskedPstBln(network)(clips, *drawn), expected)
     shapes = network.config.dropout_shapes(clips=2, frames=9)
     assert [tuple(mask.shape) for mask in drawn] == shapes
+    # Where a feature is zero its mask cannot be told, but that of one which shares it can.
+    masks = [
+        mask.amax(axis, keepdim=True) if (axis := SHARED_AXIS.get(kind)) else mask
+        for mask in drawn
+    ]
+    logits = exported(network, tmp_path).logits(clips.numpy(), [mask.numpy() for mask in masks])
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
 def test_the_description_comes_back_and_nothing_of_this_machine_is_in_the_file(

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fer_perception.uncertainty.measures import measure_uncertainty
 from fer_training.cli import main
 from fer_training.report import group_results, write_report
 from fer_training.results import (
@@ -80,6 +81,36 @@ def test_evaluations_are_read_back_too(tmp_path: Path) -> None:
     assert read_evaluation_result(tmp_path / 'eval.json') == result
     with pytest.raises(ResultFileError, match='eval.json is no CrossvalResult'):
         read_crossval_result(tmp_path / 'eval.json')
+    adaptive = replace(result, lead_errors=3.0, mc_samples_mean=4.5)
+    write_result(tmp_path / 'adaptive.json', adaptive)
+    assert read_evaluation_result(tmp_path / 'adaptive.json') == adaptive
+
+
+def test_answers_may_have_different_numbers_of_samples(tmp_path: Path) -> None:
+    whole = made_predictions(answers=3)
+    samples = whole.monte_carlo.copy()  # (8, 3, 3)
+    samples[5:, 1] = samples[1:, 2] = np.nan
+    predictions = replace(whole, monte_carlo=samples)
+    assert predictions.sample_counts.tolist() == [8, 5, 1]
+    assert np.array_equal(predictions.samples_of(1), whole.monte_carlo[:5, 1])
+    for answer in range(3):
+        own = predictions.samples_of(answer)
+        assert measure_uncertainty(own).mc_samples == len(own)
+        assert predictions.ensemble[answer] == pytest.approx(own.mean(0, dtype=np.float64))
+    metrics, _ = predictions.measure(CLASSES)
+    assert metrics.samples is None and metrics.error_detection_auroc.mutual_information is None
+    assert np.array_equal(whole.ensemble, whole.monte_carlo.mean(0, dtype=np.float64))
+    write_predictions(tmp_path / 'p.npz', predictions)
+    assert read_predictions(tmp_path / 'p.npz').sample_counts.tolist() == [8, 5, 1]
+
+
+def test_samples_that_are_missing_in_between_are_refused() -> None:
+    whole = made_predictions(answers=3)
+    for missing in (slice(0, 1), slice(3, 5), slice(None)):
+        samples = whole.monte_carlo.copy()
+        samples[missing, 1] = np.nan
+        with pytest.raises(ValueError, match='its last samples only'):
+            replace(whole, monte_carlo=samples)
 
 
 @pytest.mark.parametrize(
