@@ -28,7 +28,7 @@ def ros_message(type_name: str, **fields: Any) -> Any:
     for name, value in fields.items():
         if isinstance(value, np.ndarray):
             fields[name] = array.array(ARRAY_CODES[value.dtype])
-            fields[name].frombytes(value.tobytes())
+            fields[name].frombytes(np.ascontiguousarray(value).view(np.uint8))
     return _message_class(type_name)(**fields)
 
 

@@ -30,11 +30,14 @@ from fer_msgs.msg import Expression, ExpressionArray, FaceLandmarks
 from fer_perception.assets import AssetError
 from fer_perception.drawing import draw_result
 from fer_perception.faces.tracker import FaceTrackerConfig
+from fer_perception.fast_dds import use_prompt_resends
 from fer_perception.image_subscription import RELIABILITIES, ImageSubscription
 from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
+from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
 from fer_perception.mailbox import Mailbox
 from fer_perception.messages import image_message, result_messages, ros_message, stamp_ns
-from fer_perception.pipeline import DEVICES, Pipeline, PipelineConfig
+from fer_perception.models.pst_bln import PstBln
+from fer_perception.pipeline import Pipeline, PipelineConfig
 
 TRANSPORTS = ('raw', 'compressed')
 LOG_PERIOD_S = 5.0  # between two complaints of one kind
@@ -48,9 +51,13 @@ OUTPUT_QOS = QoSProfile(
 )
 
 
-def _whole(default: int, text: str, low: int, high: int) -> tuple[int, ParameterDescriptor]:
+def _whole(
+    default: int, text: str, low: int, high: int, *, read_only: bool = True
+) -> tuple[int, ParameterDescriptor]:
     span = IntegerRange(from_value=low, to_value=high, step=0)
-    return default, ParameterDescriptor(description=text, read_only=True, integer_range=[span])
+    return default, ParameterDescriptor(
+        description=text, read_only=read_only, integer_range=[span]
+    )
 
 
 def _real(
@@ -70,7 +77,9 @@ def _plain(default: Any, text: str, constraints: str = '') -> tuple[Any, Paramet
 
 # Every parameter: default and descriptor. Those that are not read-only apply at once.
 PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
-    'model': _plain('', 'Model file (.safetensors); empty: the one in the package.'),
+    'model': _plain(
+        '', 'Model file (.safetensors), or its streaming ONNX; empty: the one in the package.'
+    ),
     'landmark_model': _plain(
         '',
         "dlib's shape_predictor_68_face_landmarks.dat; empty: $FER_LANDMARK_MODEL, or the copy "
@@ -78,6 +87,17 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     ),
     'device': _plain(
         'auto', 'Where the network runs; auto takes CUDA if there.', f'one of {", ".join(DEVICES)}'
+    ),
+    'backend': _plain(
+        'auto',
+        'What runs the network; auto takes what the model file is for.',
+        f'one of {", ".join(BACKENDS)}',
+    ),
+    'precision': _plain(
+        'auto',
+        'Numbers that the network computes with; auto takes bf16 where the CPU has it and it '
+        'changes next to nothing.',
+        f'one of {", ".join(PRECISIONS)}',
     ),
     'image_transport': _plain(
         'raw', 'Subscribe to image or to image/compressed.', f'one of {", ".join(TRANSPORTS)}'
@@ -87,7 +107,17 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
         'QoS of the image subscription; auto is reliable where all publishers are.',
         f'one of {", ".join(RELIABILITIES)}',
     ),
-    'mc_samples': _whole(100, 'Monte Carlo dropout samples of every face and image.', 1, 1000),
+    'mc_samples': _whole(
+        100, 'Monte Carlo dropout samples of every face and image.', 1, 1000, read_only=False
+    ),
+    'deadline_ms': _real(
+        0.0,
+        'Milliseconds from the start of an image to its answer, kept by taking fewer samples '
+        'for it; 0: none.',
+        0.0,
+        10_000.0,
+        read_only=False,
+    ),
     'abstention_threshold': _real(
         -1.0,
         'Lowest confidence that counts as CONFIDENT, 0 to 1; negative: as in the model file.',
@@ -100,6 +130,13 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     ),
     'detection_interval': _whole(
         15, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
+    ),
+    'search_delay_s': _real(
+        0.1,
+        'Seconds after which a search for faces counts that runs beside the images; 0: each is '
+        'done at once and keeps its image waiting.',
+        0.0,
+        10.0,
     ),
     'detection_side': _whole(
         640, 'Longest side, in pixels, of the copy of the image that is searched.', 80, 8192
@@ -159,14 +196,17 @@ class FerNode(Node):
             reliability=self._value('image_reliability'),
         )
         self.get_logger().info(
-            f'reading faces on {topic}; {self._pipeline.model.network.parameter_summary()}; '
-            f'{self._value("mc_samples")} Monte Carlo samples on {self._pipeline.device}'
+            f'reading faces on {topic}; '
+            f'{PstBln(self._pipeline.network.config, quiet=True).parameter_summary()}; '
+            f'{self._value("mc_samples")} Monte Carlo samples by '
+            f'{self._pipeline.network.description}'
         )
 
     def close(self) -> None:
         """Stop the worker and say what was done."""
         self._mailbox.close()
         self._worker.join(timeout=5.0)
+        self._pipeline.close()
         counts = ', '.join(f'{count} {kind}' for kind, count in self.counts.items())
         # Not by the logger: the context may be shut down already.
         print(
@@ -187,10 +227,14 @@ class FerNode(Node):
             model=path('model'),
             landmark_model=path('landmark_model'),
             device=self._value('device'),
+            backend=self._value('backend'),
+            precision=self._value('precision'),
             mc_samples=self._value('mc_samples'),
+            deadline_ms=self._value('deadline_ms'),
             detection_side=self._value('detection_side'),
             tracker=FaceTrackerConfig(
                 detection_interval=self._value('detection_interval'),
+                search_delay_s=self._value('search_delay_s'),
                 loss_tolerance_s=self._value('loss_tolerance_s'),
             ),
             deterministic_ids=self._value('deterministic_ids'),
@@ -202,10 +246,14 @@ class FerNode(Node):
         for parameter in parameters:
             if parameter.name == 'abstention_threshold':
                 self._apply_threshold(parameter.value)
+            elif parameter.name == 'mc_samples':
+                self._pipeline.recognizer.budget.most = parameter.value
+            elif parameter.name == 'deadline_ms':
+                self._pipeline.recognizer.budget.deadline_ms = parameter.value
         return SetParametersResult(successful=True)
 
     def _apply_threshold(self, threshold: float) -> None:
-        rule = self._pipeline.model.description.rule
+        rule = self._pipeline.description.rule
         if threshold >= 0.0:
             rule = replace(rule, abstention_threshold=threshold)
         self._pipeline.recognizer.rule = rule  # one assignment: the worker sees the old or the new
@@ -248,6 +296,7 @@ def main(args: list[str] | None = None) -> int:
         description='Read the expressions of all faces that a camera sees.',
         epilog='Parameters: --ros-args -p NAME:=VALUE; camera: --ros-args -r image:=TOPIC',
     ).parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
+    use_prompt_resends()
     try:
         rclpy.init(args=args)
     except RuntimeError as error:  # a ROS argument or a parameters file that cannot be read

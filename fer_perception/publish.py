@@ -16,6 +16,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 
+from fer_perception.fast_dds import use_prompt_resends
 from fer_perception.messages import header_message, image_message, ros_message
 from fer_perception.sources import Source, SourceError, open_source
 
@@ -104,6 +105,7 @@ class CameraPublisher(Node):
 def main() -> int:
     """Publish until the source or the user ends it; return the exit code."""
     options = parse_arguments(remove_ros_args(sys.argv)[1:])
+    use_prompt_resends()
     rclpy.init()
     try:
         with open_source(options.source, topic=options.bag_topic) as source:

@@ -448,7 +448,8 @@ def test_every_parameter_is_described_and_bounded(node_in_process: Callable[...,
         assert described.description == descriptor.description != ''
         if isinstance(default, int | float) and not isinstance(default, bool):
             assert described.integer_range or described.floating_point_range
-    assert not node.set_parameters([Parameter('mc_samples', value=50)])[0].successful
+    assert not node.set_parameters([Parameter('threads', value=2)])[0].successful
+    assert not node.set_parameters([Parameter('mc_samples', value=0)])[0].successful
     assert not node.set_parameters([Parameter('abstention_threshold', value=1.5)])[0].successful
 
 
@@ -468,6 +469,25 @@ def test_the_threshold_applies_at_once(
             assert listener.send(message)
         states.append(listener.arrays[-1].faces[0].state)
     assert states == [Expression.STATE_CONFIDENT, Expression.STATE_UNCERTAIN]
+
+
+def test_samples_and_deadline_apply_at_once(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    used: list[int] = []
+    for number, (name, value) in enumerate(
+        [('mc_samples', 30), ('deadline_ms', 0.001), ('deadline_ms', 0.0), ('mc_samples', 60)]
+    ):
+        assert node.set_parameters([Parameter(name, value=value)])[0].successful
+        for part in range(2):  # the first tells what a sample costs
+            message = image(face_image, 0)
+            stamp = 1_000_000_000 + 40_000_000 * (2 * number + part)
+            message.header = header_message(ros_message, stamp_ns=stamp, frame_id='eye')
+            assert listener.send(message)
+        used.append(listener.arrays[-1].faces[0].mc_samples)
+    assert used == [30, 10, 30, 60]
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])

@@ -20,6 +20,8 @@ class FaceDetector:
     """
     Detect frontal faces, heads bent by less than about 20 degrees, in grey images.
 
+    One thread may call `detect` while another calls `look`; neither may be called by two at once.
+
     :param max_side: the longest side, in pixels, of the copy that is searched; larger images are
         scaled down. The smallest face that is found has 80 pixels in that copy.
     :param upsample: how many times the copy is doubled before the search: each finds faces half
@@ -33,7 +35,10 @@ class FaceDetector:
             raise ValueError(f'upsample must be 0 or more, not {upsample}')
         self._max_side = max_side
         self._upsample = upsample
-        self._detector = dlib.get_frontal_face_detector()
+        # dlib's detector works in memory of its own: a thread that searches needs another one than
+        # a thread that looks.
+        self._searcher = dlib.get_frontal_face_detector()
+        self._looker = dlib.get_frontal_face_detector()
 
     def detect(self, grey: np.ndarray, *, min_score: float = 0.0) -> list[tuple[Box, float]]:
         """
@@ -48,7 +53,7 @@ class FaceDetector:
             size = (max(round(width / scale), 1), max(round(height / scale), 1))
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         x_factor, y_factor = width / grey.shape[1], height / grey.shape[0]
-        found = self._run(grey, self._upsample, min_score)
+        found = _run(self._searcher, grey, self._upsample, min_score)
         return [
             (
                 Box(
@@ -74,7 +79,7 @@ class FaceDetector:
         patch, to_image = place.patch(
             grey, face_side=LOOK_FACE_SIDE, patch_side=LOOK_PATCH_SIDE
         )
-        found = self._run(patch, 0, min_score)
+        found = _run(self._looker, patch, 0, min_score)
         if not found:
             return None
         box, score = found[0]
@@ -83,15 +88,14 @@ class FaceDetector:
         side = seen.side * place.side / LOOK_FACE_SIDE
         return FacePlace(float(x), float(y), side).box, score
 
-    def _run(
-        self, grey: np.ndarray, upsample: int, min_score: float
-    ) -> list[tuple[Box, float]]:
-        rectangles, scores, _ = self._detector.run(
-            np.ascontiguousarray(grey), upsample, min_score
-        )
-        # dlib's rectangles name their first and last pixel.
-        found = [
-            (Box(r.left() - 0.5, r.top() - 0.5, r.right() + 0.5, r.bottom() + 0.5), float(score))
-            for r, score in zip(rectangles, scores, strict=True)
-        ]
-        return sorted(found, key=lambda item: -item[1])
+
+def _run(
+    detector: dlib.fhog_object_detector, grey: np.ndarray, upsample: int, min_score: float
+) -> list[tuple[Box, float]]:
+    rectangles, scores, _ = detector.run(np.ascontiguousarray(grey), upsample, min_score)
+    # dlib's rectangles name their first and last pixel.
+    found = [
+        (Box(r.left() - 0.5, r.top() - 0.5, r.right() + 0.5, r.bottom() + 0.5), float(score))
+        for r, score in zip(rectangles, scores, strict=True)
+    ]
+    return sorted(found, key=lambda item: -item[1])

@@ -75,6 +75,10 @@ class FacePlace:
         half = self.side / 2 * factor
         return Box(self.x - half, self.y - half, self.x + half, self.y + half)
 
+    def moved(self, x: float, y: float) -> FacePlace:
+        """Return the place moved by so many pixels."""
+        return FacePlace(self.x + x, self.y + y, self.side, self.roll)
+
     def scaled(self, x_factor: float, y_factor: float) -> FacePlace:
         """Return the place in an image stretched by these factors."""
         return FacePlace(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from fer_perception.faces.background_search import BackgroundSearch
 from fer_perception.faces.detector import FaceDetector
-from fer_perception.faces.face import Face
+from fer_perception.faces.face import Box, Face
 from fer_perception.faces.identifiers import Identifiers
 from fer_perception.faces.landmarks import LandmarkPredictor
 from fer_perception.faces.place import FacePlace
@@ -38,6 +39,10 @@ class FaceTrackerConfig:
     check_interval: int = 5
     # seconds from one search to the next at most, for slow cameras
     detection_interval_s: float = 0.5
+    # seconds from an image to the one that gets to know what a search of it found: meanwhile a
+    # thread searches and the visible faces are followed. While none is visible, images are
+    # searched at once, but only this often. 0: all searches at once, as often as they are due
+    search_delay_s: float = 0.0
     # detector score from which a new face is believed
     min_score: float = 0.0
     # detector score from which a face that is already followed is believed to be there still
@@ -69,7 +74,7 @@ class FaceTrackerConfig:
             value = getattr(self, name)
             if not 0 < value <= 1:
                 raise ValueError(f'{name} must be above 0 and at most 1, not {value}')
-        for name in ('detection_interval_s', 'loss_tolerance_s'):
+        for name in ('detection_interval_s', 'search_delay_s', 'loss_tolerance_s'):
             if not getattr(self, name) >= 0:
                 raise ValueError(f'{name} must be 0 s or more, not {getattr(self, name)}')
         if self.keep_score > self.min_score:
@@ -102,10 +107,19 @@ class _Track:
         self.place = self.confirmed_place
         self.lost = True
 
-    def confirm(self) -> None:
-        """Take note that a search saw the face where the landmarks are."""
-        self.confirmed_place = self.place
+    def confirm(self, place: FacePlace) -> None:
+        """Take note that a search saw the face at a place."""
+        self.confirmed_place = place
         self.misses = 0
+
+
+@dataclass(frozen=True)
+class _PendingSearch:
+    """What the search of an image has to be compared with, once it is done."""
+
+    time_s: float
+    # where the visible faces were in that image
+    places: dict[_Track, FacePlace]
 
 
 class FaceTracker:
@@ -118,6 +132,11 @@ class FaceTracker:
     heads and may take a part of one for a face. A track that is missed more than ``max_misses``
     times in a row is lost: not returned, and found again, under its id, within
     ``loss_tolerance_s`` near its last place.
+
+    With a ``search_delay_s`` a search takes no time from the images: it runs in a thread, and its
+    detections, by then of an older image, are compared with where the faces were in that one and
+    looked at again in the newest. When they count is told by the images' times alone, so that the
+    same images and times give the same faces, however fast the machine is.
 
     :param config: the thresholds.
     :param detector: finds the faces.
@@ -137,6 +156,8 @@ class FaceTracker:
         self._detector = detector
         self._predictor = predictor
         self._identifiers = identifiers or Identifiers()
+        self._background = BackgroundSearch(detector)
+        self._pending: _PendingSearch | None = None
         self.reset()
 
     @property
@@ -151,16 +172,24 @@ class FaceTracker:
         self._time_s = -math.inf
         self._last_search_s = -math.inf
         self._frames_since_search = 0
+        self._discard_search()
+
+    def close(self) -> None:
+        """End the thread that searches; afterwards no image may be given any more."""
+        self._discard_search()
+        self._background.close()
 
     def update(self, grey: np.ndarray, time_s: float) -> list[Face]:
         """
         Take the next image and return the faces visible in it, longest followed first.
 
-        :param grey: the image, (H, W) uint8. Its size may change.
+        :param grey: the image, (H, W) uint8. Its size may change. With a ``search_delay_s`` it
+            must not be written to later.
         :param time_s: the image's time in seconds. If it goes backwards all faces are forgotten;
             a gap longer than ``loss_tolerance_s`` ends every track as well.
 
-        Raises ValueError for an empty image, another type of array, or a time that is no number.
+        Raises ValueError for an empty image, another type of array, or a time that is no number,
+        and what the detector raises: in its thread or here, the next image goes on.
         """
         if grey.ndim != 2 or grey.dtype != np.uint8 or grey.size == 0:
             raise ValueError(
@@ -175,7 +204,10 @@ class FaceTracker:
         self._forget()
         for track in self._visible():
             self._follow(track, grey)
-        if self._search_is_due():
+        self._frames_since_search += 1
+        if self._pending is not None and self._has_delay_passed(self._pending.time_s):
+            self._finish_search(grey, self._pending)
+        elif self._search_is_due():
             self._search(grey)
         elif self._frames_since_search % self._config.check_interval == 0:
             self._check(grey)
@@ -197,6 +229,7 @@ class FaceTracker:
                     width / self._shape[1], height / self._shape[0]
                 )
                 track.lose()
+            self._discard_search()
         self._shape = (height, width)
 
     def _forget(self) -> None:
@@ -236,8 +269,12 @@ class FaceTracker:
             and 0 <= place.y < height
         )
 
+    def _has_delay_passed(self, since_s: float) -> bool:
+        return self._time_s - since_s >= self._config.search_delay_s
+
     def _search_is_due(self) -> bool:
-        self._frames_since_search += 1
+        if self._pending is not None or not self._has_delay_passed(self._last_search_s):
+            return False
         return (
             not self._tracks
             or any(track.lost or track.misses for track in self._tracks)
@@ -249,7 +286,7 @@ class FaceTracker:
         """Look at every visible face; one that is not clearly there makes a search due."""
         seen: list[_Track] = []
         for track in self._visible():
-            look = self._look(grey, track, seen, min_score=self._config.min_score)
+            look = self._look(grey, track.place, seen, min_score=self._config.min_score)
             if look is None:
                 track.misses += 1
             else:
@@ -257,34 +294,71 @@ class FaceTracker:
                 self._refit(grey, track, look)
 
     def _search(self, grey: np.ndarray) -> None:
-        """Search the whole image and bring the tracks in line with what was found."""
-        config = self._config
+        """Search the whole image: at once, or in the background while faces are followed."""
         self._frames_since_search = 0
         self._last_search_s = self._time_s
-        found = [
-            (FacePlace.from_box(box), score)
-            for box, score in self._detector.detect(grey, min_score=config.keep_score)
-        ]
-        seen = self._confirm_visible(grey, dict(found))
+        min_score = self._config.keep_score
+        places = {track: track.place for track in self._visible()}
+        if self._config.search_delay_s == 0:
+            found = self._detector.detect(grey, min_score=min_score)
+            self._apply(grey, found, places, is_old=False)
+            return
+        self._background.start(grey, min_score=min_score)
+        if places:
+            self._pending = _PendingSearch(self._time_s, places)
+        else:
+            self._apply(grey, self._background.result(), places, is_old=False)
+
+    def _finish_search(self, grey: np.ndarray, pending: _PendingSearch) -> None:
+        """Take what was found in an older image; waits if the search is not done yet."""
+        self._pending = None
+        self._apply(grey, self._background.result(), pending.places, is_old=True)
+
+    def _discard_search(self) -> None:
+        self._pending = None
+        self._background.discard()
+
+    def _apply(
+        self,
+        grey: np.ndarray,
+        boxes: list[tuple[Box, float]],
+        former: dict[_Track, FacePlace],
+        *,
+        is_old: bool,
+    ) -> None:
+        """
+        Bring the tracks in line with the detections of an image.
+
+        ``grey`` is the newest image; ``former`` tells where the visible tracks were in the image
+        that was searched, an older one if ``is_old``.
+        """
+        config = self._config
+        found = [(FacePlace.from_box(box), score) for box, score in boxes]
+        former = {track: former[track] for track in self._visible() if track in former}
+        seen = self._confirm_visible(grey, dict(found), former)
         # What is left is a face found again, or a new one.
         places = [
             place
             for place, score in found
             if score >= config.min_score and not self._is_taken(place, seen)
         ]
-        missing = [track for track in self._tracks if track not in seen]
+        if is_old:
+            looks = [self._look(grey, place, seen, min_score=config.min_score) for place in places]
+            places = [place for place in looks if place is not None]
+        missing = {track: track.place for track in self._tracks if track not in seen}
         for track, place in self._match(missing, places, growth=MISSING_GROWTH):
             if self._fit_anew(grey, track, place):
                 seen.append(track)
+                track.confirm(track.place)
             places.remove(place)
         for track in missing:
             if track.lost and track not in seen:
-                look = self._look(grey, track, seen, min_score=config.min_score)
+                look = self._look(grey, track.place, seen, min_score=config.min_score)
                 if look is not None and self._fit_anew(grey, track, look):
                     seen.append(track)
+                    track.confirm(track.place)
         for track in self._tracks:
             if track in seen:
-                track.confirm()
                 continue
             track.misses += 1
             if track.misses > config.max_misses and not track.lost:
@@ -293,54 +367,66 @@ class FaceTracker:
             if not self._is_taken(place, seen):
                 seen += self._start(grey, place)
 
-    def _confirm_visible(self, grey: np.ndarray, scores: dict[FacePlace, float]) -> list[_Track]:
+    def _confirm_visible(
+        self,
+        grey: np.ndarray,
+        scores: dict[FacePlace, float],
+        former: dict[_Track, FacePlace],
+    ) -> list[_Track]:
         """
-        Return the visible tracks that lie on a detection or on a face seen at a second look.
+        Return the visible tracks that lay on a detection or are on a face at a second look.
 
-        ``scores`` has the score of each detection's place.
+        ``scores`` has the score of each detection's place, ``former`` the places of the tracks
+        when it was made.
         """
-        matches = self._match(self._visible(), list(scores), growth=1.0)
+        matches = self._match(former, list(scores), growth=1.0)
         seen = [track for track, _ in matches]
         for track, place in matches:
-            if self._has_drifted(track, place):
+            before = former[track]
+            track.confirm(before)
+            if self._has_drifted(before, place):
                 # Or else the search took a part of a bent head for a face.
                 others = [other for other in seen if other is not track]
-                place = self._look(grey, track, others, min_score=scores[place]) or place
-            self._refit(grey, track, place)
+                look = self._look(grey, track.place, others, min_score=scores[place])
+                moved = place.moved(track.place.x - before.x, track.place.y - before.y)
+                self._refit(grey, track, look or moved)
+                track.confirm(track.place)
         for track in self._visible():
             if track not in seen:
-                look = self._look(grey, track, seen, min_score=self._config.keep_score)
+                look = self._look(grey, track.place, seen, min_score=self._config.keep_score)
                 if look is not None:
                     seen.append(track)
                     self._refit(grey, track, look)
+                    track.confirm(track.place)
         return seen
 
     def _match(
-        self, tracks: list[_Track], places: list[FacePlace], *, growth: float
+        self, tracks: dict[_Track, FacePlace], places: list[FacePlace], *, growth: float
     ) -> list[tuple[_Track, FacePlace]]:
-        """Pair tracks with places so that all boxes, grown by a factor, overlap the most."""
+        """Pair tracks, by their places, with places so that all grown boxes overlap the most."""
         if not tracks or not places:
             return []
         overlaps = np.array(
-            [[_overlap(track.place, place, growth) for place in places] for track in tracks]
+            [[_overlap(own, place, growth) for place in places] for own in tracks.values()]
         )  # (tracks, places)
         # What overlaps too little must not push aside a pair that overlaps enough.
         overlaps[overlaps < self._config.min_overlap] = 0.0
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
+        listed = list(tracks)
         return [
-            (tracks[row], places[column])
+            (listed[row], places[column])
             for row, column in zip(rows, columns, strict=True)
             if overlaps[row, column] > 0
         ]
 
     def _look(
-        self, grey: np.ndarray, track: _Track, seen: list[_Track], *, min_score: float
+        self, grey: np.ndarray, where: FacePlace, seen: list[_Track], *, min_score: float
     ) -> FacePlace | None:
-        """Look for a track's face at its place; the face of another track does not count."""
-        found = self._detector.look(grey, track.place, min_score=min_score)
+        """Look for a face at a place; the faces of these tracks do not count."""
+        found = self._detector.look(grey, where, min_score=min_score)
         if found is None:
             return None
-        place = FacePlace.from_box(found[0], roll=track.place.roll)
+        place = FacePlace.from_box(found[0], roll=where.roll)
         return None if self._is_taken(place, seen) else place
 
     def _is_taken(self, place: FacePlace, seen: list[_Track]) -> bool:
@@ -350,12 +436,12 @@ class FaceTracker:
 
     def _refit(self, grey: np.ndarray, track: _Track, place: FacePlace) -> None:
         """Fit a track's landmarks from a detection, but only if they have drifted off it."""
-        if self._has_drifted(track, place):
+        if self._has_drifted(track.place, place):
             self._fit_anew(grey, track, place)
 
-    def _has_drifted(self, track: _Track, place: FacePlace) -> bool:
-        """Tell whether a track's landmarks are off the place of a detection."""
-        return _overlap(track.place, place) < self._config.refit_overlap
+    def _has_drifted(self, own: FacePlace, place: FacePlace) -> bool:
+        """Tell whether a track's place is off the place of a detection."""
+        return _overlap(own, place) < self._config.refit_overlap
 
     def _fit_anew(self, grey: np.ndarray, track: _Track, place: FacePlace) -> bool:
         """Show a track at a place where its face was detected; False if no face fits there."""
@@ -369,7 +455,7 @@ class FaceTracker:
         track = _Track(place=place, confirmed_place=place)
         if not self._fit_anew(grey, track, place):
             return []
-        track.confirm()
+        track.confirm(track.place)
         track.face_id = self._identifiers.new()
         self._tracks.append(track)
         return [track]

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -513,6 +515,7 @@ def test_a_time_that_is_no_number_is_refused(make_tracker: Callable[..., FaceTra
         {'duplicate_overlap': -0.5},
         {'loss_tolerance_s': -1.0},
         {'detection_interval_s': math.nan},
+        {'search_delay_s': -0.1},
         {'keep_score': 0.5, 'min_score': 0.0},
     ],
 )
@@ -524,3 +527,234 @@ def test_bad_settings_are_refused(settings: dict[str, float]) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(TypeError, match='interval'):
         FaceTrackerConfig(interval=3)  # type: ignore[call-arg]
+
+
+# Searches in a thread
+
+
+class ThreadedDetector(FaceDetector):
+    """The real detector, noting the threads it searched in, at times held up."""
+
+    def __init__(self, *, pauses_s: tuple[float, ...] = (0.0,)) -> None:
+        super().__init__()
+        self.pauses_s = pauses_s
+        self.threads: list[str] = []
+
+    def detect(self, grey: np.ndarray, *, min_score: float = 0.0) -> list[tuple[Box, float]]:
+        self.threads.append(threading.current_thread().name)
+        time.sleep(self.pauses_s[len(self.threads) % len(self.pauses_s)])
+        return super().detect(grey, min_score=min_score)
+
+
+@pytest.fixture
+def delayed(predictor: LandmarkPredictor) -> Iterator[Callable[..., FaceTracker]]:
+    """Make trackers of real faces whose searches count 0.1 s later; close them at the end."""
+    made: list[FaceTracker] = []
+
+    def make(
+        detector: FaceDetector | None = None, *, detection_interval: int = 5
+    ) -> FaceTracker:
+        tracker = FaceTracker(
+            config=FaceTrackerConfig(detection_interval=detection_interval, search_delay_s=0.1),
+            detector=detector or FaceDetector(),
+            predictor=predictor,
+            identifiers=Identifiers(deterministic=True),
+        )
+        made.append(tracker)
+        return tracker
+
+    yield make
+    for tracker in made:
+        tracker.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith('fer_search')]
+
+
+def test_a_delayed_search_shows_the_face_from_the_first_frame(
+    delayed: Callable[..., FaceTracker], sample_clip: Path
+) -> None:
+    frames, rate = read(sample_clip)
+    detector = ThreadedDetector()
+    results = follow(delayed(detector), frames, rate)
+    assert ids_of(results) == [['a0000']] * 72
+    assert len(detector.threads) > 10
+    assert all(name.startswith('fer_search') for name in detector.threads)
+
+
+def test_delayed_searches_find_the_same_however_long_they_take(
+    delayed: Callable[..., FaceTracker], shared_data: Path
+) -> None:
+    frames, rate = read(shared_data / COUPLE)
+    frames = frames[:40]
+    frames[12:22] = [np.full_like(frames[0], 90)] * 10
+    first = follow(delayed(), frames, rate)
+    again = follow(delayed(ThreadedDetector(pauses_s=(0.0, 0.15, 0.02))), frames, rate)
+    assert ids_of(first) == ids_of(again)
+    for here, there in zip(first, again, strict=True):
+        for face, other in zip(here, there, strict=True):
+            assert np.array_equal(face.landmarks, other.landmarks)
+
+
+def test_two_faces_keep_their_ids_through_delayed_searches(
+    delayed: Callable[..., FaceTracker], shared_data: Path
+) -> None:
+    frames, rate = read(shared_data / COUPLE)
+    results = follow(delayed(), frames, rate)
+    assert {face_id for ids in ids_of(results) for face_id in ids} == {'a0000', 'a0001'}
+    left = min(results[0], key=lambda face: face.box.left).face_id
+    for faces in results:
+        assert len(faces) == 2
+        assert min(faces, key=lambda face: face.box.left).face_id == left
+
+
+def test_a_clip_without_a_face_stays_empty_with_delayed_searches(
+    delayed: Callable[..., FaceTracker], no_face_clip: Path
+) -> None:
+    frames, rate = read(no_face_clip)
+    detector = ThreadedDetector()
+    assert follow(delayed(detector), frames, rate) == [[]] * len(frames)
+    # Not every frame, but every 0.1 s.
+    assert len(frames) / 5 <= len(detector.threads) <= len(frames) / 2.5
+
+
+@pytest.mark.parametrize(('blank_s', 'face_id'), [(0.5, 'a0000'), (1.5, 'a0001')])
+def test_a_face_that_vanishes_is_lost_and_found_by_delayed_searches(
+    delayed: Callable[..., FaceTracker], sample_clip: Path, blank_s: float, face_id: str
+) -> None:
+    frames, rate = read(sample_clip)
+    first, last = 12, 12 + round(blank_s * rate)
+    frames[first:last] = [np.full_like(frames[0], 90)] * (last - first)
+    results = follow(delayed(), frames, rate)
+    assert ids_of(results[:first]) == [['a0000']] * first
+    # A search under way and one or two that see nothing, each 0.1 s.
+    assert all(faces == [] for faces in results[first + 12 : last])
+    assert ids_of(results[last + 4 :]) == [[face_id]] * (len(frames) - last - 4)
+
+
+@pytest.mark.parametrize('detection_interval', [1, 15])
+def test_a_moving_and_turning_face_is_followed_through_delayed_searches(
+    delayed: Callable[..., FaceTracker], sample_clip: Path, detection_interval: int
+) -> None:
+    face = read(sample_clip)[0][0]
+    place = FacePlace.from_box(FaceDetector().detect(face)[0][0])
+    tracker = delayed(detection_interval=detection_interval)
+    for index in range(90):
+        turn = cv2.getRotationMatrix2D((place.x, place.y), -60 * math.sin(index / 15), 1.0)
+        turn[:, 2] += np.array([100 * math.sin(index / 12), 40 * math.cos(index / 9)])
+        image = cv2.warpAffine(face, turn, face.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+        faces = tracker.update(image, index / 30)
+        assert ids_of([faces]) == [['a0000']]
+        centre = turn @ (place.x, place.y, 1)
+        box = faces[0].box
+        shift = np.subtract(((box.left + box.right) / 2, (box.top + box.bottom) / 2), centre)
+        assert np.linalg.norm(shift) < 0.15 * place.side
+
+
+def test_an_error_in_the_thread_costs_one_image(
+    delayed: Callable[..., FaceTracker], sample_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, rate = read(sample_clip)
+    detector = FaceDetector()
+    tracker = delayed(detector, detection_interval=5)
+    follow(tracker, frames[:3], rate)
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, 'detect', lambda *_, **__: 1 / 0)
+        failed = 0
+        for index in range(3, 10):
+            try:
+                tracker.update(frames[index], index / rate)
+            except ZeroDivisionError:
+                failed += 1
+    assert failed == 1
+    for index in range(10, 40):
+        assert ids_of([tracker.update(frames[index], index / rate)]) == [['a0000']]
+
+
+@pytest.fixture
+def make_delayed(make_tracker: Callable[..., FaceTracker]) -> Iterator[Callable[..., FaceTracker]]:
+    made: list[FaceTracker] = []
+
+    def make(**settings: float) -> FaceTracker:
+        made.append(make_tracker(search_delay_s=0.1, **settings))
+        return made[-1]
+
+    yield make
+    for tracker in made:
+        tracker.close()
+
+
+def test_a_new_face_is_shown_where_it_is_by_now(
+    world: World, make_delayed: Callable[..., FaceTracker]
+) -> None:
+    world.faces = [FacePlace(200, 200, 100)]
+    tracker = make_delayed(detection_interval=5)
+    for index in range(5):
+        tracker.update(GREY, index / 25)
+    world.faces.append(FacePlace(400, 200, 100))
+    for index in range(5, 20):
+        # It moves by 20 pixels while it is searched for.
+        world.faces = [world.faces[0], FacePlace(400 + 6 * (index - 5), 200, 100)]
+        faces = tracker.update(GREY, index / 25)
+        if len(faces) == 2:
+            break
+    assert index < 15
+    assert faces[1].box.left == pytest.approx(world.faces[1].box.left, abs=0.1)
+
+
+def test_a_face_that_walks_on_during_a_search_is_not_two(
+    world: World, make_delayed: Callable[..., FaceTracker]
+) -> None:
+    tracker = make_delayed(detection_interval=1)
+    for index in range(20):
+        world.faces = [FacePlace(100 + 25 * index, 200, 100)]  # three quarters of a face in 0.1 s
+        assert ids_of([tracker.update(GREY, index / 30)]) == [['a0000']]
+
+
+def test_faces_that_pass_where_others_were_keep_their_ids(
+    world: World, make_delayed: Callable[..., FaceTracker]
+) -> None:
+    tracker = make_delayed(detection_interval=1)
+    for index in range(15):
+        # The second face comes to where the first one was a search ago.
+        x = 500 - 28 * index
+        world.faces = [FacePlace(x, 200, 100), FacePlace(x + 112, 200, 100)]
+        faces = tracker.update(GREY, index / 30)
+        assert ids_of([faces]) == [['a0000', 'a0001']]
+        assert faces[0].box.left < faces[1].box.left
+
+
+def test_a_face_gone_during_a_search_is_not_shown_anew(
+    world: World, make_delayed: Callable[..., FaceTracker]
+) -> None:
+    face, other = FacePlace(200, 200, 100), FacePlace(450, 200, 100)
+    world.faces = [face]
+    tracker = make_delayed(detection_interval=5)
+    for index in range(5):
+        tracker.update(GREY, index / 30)
+    world.faces = [face, other]
+    tracker.update(GREY, 5 / 30)
+    world.faces = [face]
+    for index in range(6, 20):
+        assert ids_of([tracker.update(GREY, index / 30)]) == [['a0000']]
+
+
+@pytest.mark.parametrize('change', ['reset', 'time', 'size'])
+def test_a_search_of_a_former_video_does_not_count(
+    world: World, make_delayed: Callable[..., FaceTracker], change: str
+) -> None:
+    world.faces = [FacePlace(200, 200, 100)]
+    tracker = make_delayed(detection_interval=2)
+    for index in range(3):
+        tracker.update(GREY, 1 + index / 30)  # the search of the last one is under way
+    searches = world.searches
+    grey, start_s = GREY, 1.1
+    if change == 'reset':
+        tracker.reset()
+    elif change == 'time':
+        start_s = 0.0
+    else:
+        grey = np.zeros((240, 320), np.uint8)
+    world.faces = [FacePlace(60, 60, 40)]
+    faces = [tracker.update(grey, start_s + index / 30) for index in range(5)][-1]
+    assert len(faces) == 1
+    assert faces[0].box.left == pytest.approx(40, abs=0.1)
+    assert world.searches > searches
