@@ -13,7 +13,7 @@ help:
 	@echo 'make demo    recognise expressions live over ROS 2, results in out/demo (VIDEO=path or CAMERA=0 to choose)'
 	@echo 'make test    run ruff, mypy and pytest'
 	@echo 'make build   build both ROS packages with colcon into install/'
-	@echo 'make bench   run the measurements in benchmarks/'
+	@echo 'make bench   run the measurements in benchmarks/, results in out/bench'
 	@echo 'make model   make the shipped model anew from a 3D face basis (BASIS=path of ict_facekit_68.npz)'
 	@echo 'make results make docs/results.md anew: all networks on tracks of unseen people (hours; DATA=folder of the tracks)'
 	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
@@ -35,7 +35,10 @@ build: environment
 	@export FER_WITHOUT_MESSAGES=1; $(in_environment) colcon build
 
 bench: environment
-	@$(in_environment) for benchmark in benchmarks/*.py; do echo "== $$benchmark"; python "$$benchmark"; done
+	@$(in_environment) mkdir -p out/bench && for benchmark in streaming front_end end_to_end; do \
+	    echo "== benchmarks/$$benchmark.py"; \
+	    python "benchmarks/$$benchmark.py" --out "out/bench/$$benchmark.json"; \
+	done
 
 # The whole way from the basis to the file that is shipped; an interrupted fit goes on.
 model: environment
