@@ -55,5 +55,5 @@ results: environment
 	@$(in_environment) scripts/results.sh
 
 clean:
-	rm -rf .venv build install log out fer_perception.egg-info fer_perception/inference/_row_product.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build install log out fer_perception.egg-info fer_perception/faces/_shape_predictor.* fer_perception/inference/_row_product.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -43,6 +43,16 @@ setup(
             extra_link_args=['-pthread'],
             optional=True,
         ),
+        # The same for shape_predictor.py, where dlib computes the same. Sums are rounded as
+        # dlib's are: no contraction.
+        Extension(
+            f'{PACKAGE}.faces._shape_predictor',
+            sources=[f'{PACKAGE}/faces/shape_predictor.cpp'],
+            language='c++',
+            extra_compile_args=['-std=c++17', '-O3', '-g0', '-ffp-contract=off', '-pthread'],
+            extra_link_args=['-pthread'],
+            optional=True,
+        ),
     ],
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),

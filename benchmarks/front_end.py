@@ -92,10 +92,10 @@ class TimedPredictor(LandmarkPredictor):
         super().__init__(path)
         self._stages = stages
 
-    def predict(self, *args: Any, **settings: Any) -> np.ndarray:
-        """Fit the landmarks of a face."""
+    def predict_all(self, *args: Any, **settings: Any) -> np.ndarray:
+        """Fit the landmarks of all faces."""
         started = time.perf_counter()
-        landmarks = super().predict(*args, **settings)
+        landmarks = super().predict_all(*args, **settings)
         self._stages.add('landmarks', started)
         return landmarks
 

@@ -126,7 +126,10 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
         read_only=False,
     ),
     'threads': _whole(
-        1, 'CPU threads of the network; more only pay where cores stand idle.', 1, 256
+        1,
+        'CPU threads of the network and the landmark fits; more only pay where cores stand idle.',
+        1,
+        256,
     ),
     'detection_interval': _whole(
         15, 'Images from one search for faces to the next, while no face is missing.', 1, 1000

@@ -39,7 +39,7 @@ class PipelineConfig:
     tracker: FaceTrackerConfig = field(default_factory=FaceTrackerConfig)
     deterministic_ids: bool = False  # count the face ids up instead of drawing them
     seed: int | None = None  # of the dropout masks; None: another one each time
-    threads: int = 1  # of PyTorch in this process; more only pay where cores stand idle
+    threads: int = 1  # of PyTorch and the landmark fits; more only pay where cores stand idle
 
 
 class Pipeline:
@@ -69,7 +69,9 @@ class Pipeline:
         self._tracker = FaceTracker(
             config=config.tracker,
             detector=FaceDetector(max_side=config.detection_side),
-            predictor=LandmarkPredictor(config.landmark_model or asset_path('landmark_model')),
+            predictor=LandmarkPredictor(
+                config.landmark_model or asset_path('landmark_model'), threads=config.threads
+            ),
             identifiers=Identifiers(deterministic=config.deterministic_ids),
         )
         self._estimates: dict[str, ExpressionEstimate] = {}

@@ -58,7 +58,7 @@ class FaceTrackerConfig:
     max_misses: int = 1
     # seconds for which a lost face keeps its id
     loss_tolerance_s: float = 1.0
-    # landmark fits to average per face and frame: 1 is fastest, 3 have two thirds of its jitter
+    # landmark fits to average per face and frame: 1 is fastest, 3 jitter three quarters as much
     fits_per_frame: int = 3
 
     def __post_init__(self) -> None:
@@ -83,6 +83,14 @@ class FaceTrackerConfig:
             )
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """Landmarks (68, 2) float32 in pixels, and the place that they tell."""
+
+    landmarks: np.ndarray
+    place: FacePlace
+
+
 @dataclass(eq=False)
 class _Track:
     # where the landmarks are; of a lost track, where its face was last confirmed
@@ -95,10 +103,10 @@ class _Track:
     misses: int = 0
     lost: bool = False
 
-    def show(self, landmarks: np.ndarray, place: FacePlace, time_s: float) -> None:
+    def show(self, fit: _Fit, time_s: float) -> None:
         """Take new landmarks and their place at a time in seconds."""
-        self.landmarks = landmarks
-        self.place = place
+        self.landmarks = fit.landmarks
+        self.place = fit.place
         self.last_seen_s = time_s
         self.lost = False
 
@@ -202,8 +210,7 @@ class FaceTracker:
         self._time_s = time_s
         self._follow_size(grey)
         self._forget()
-        for track in self._visible():
-            self._follow(track, grey)
+        self._follow(grey)
         self._frames_since_search += 1
         if self._pending is not None and self._has_delay_passed(self._pending.time_s):
             self._finish_search(grey, self._pending)
@@ -237,27 +244,38 @@ class FaceTracker:
         earliest_s = self._time_s - self._config.loss_tolerance_s
         self._tracks = [track for track in self._tracks if track.last_seen_s >= earliest_s]
 
-    def _fit(self, grey: np.ndarray, place: FacePlace) -> tuple[np.ndarray, FacePlace] | None:
-        """Fit landmarks from a place; return them and their own place, or None if no face fits."""
+    def _fit(self, grey: np.ndarray, places: list[FacePlace]) -> list[_Fit | None]:
+        """Fit landmarks from places; None where no face fits."""
+        fits: list[_Fit | None] = [None] * len(places)
+        unsteady = dict(enumerate(places))
         for _ in range(MAX_FITS):
-            before = place
-            landmarks = self._predictor.predict(
-                grey, before.box, roll=before.roll, fits=self._config.fits_per_frame
-            )
-            place = FacePlace.from_landmarks(landmarks)
-            if not self._is_plausible(place):
-                return None
-            if _overlap(before, place) >= STEADY_OVERLAP:
+            if not unsteady:
                 break
-        return landmarks, place
+            landmarks = self._predictor.predict_all(
+                grey,
+                [(place.box, place.roll) for place in unsteady.values()],
+                fits=self._config.fits_per_frame,
+            )
+            starts, unsteady = unsteady, {}
+            for (index, before), points in zip(starts.items(), landmarks, strict=True):
+                place = FacePlace.from_landmarks(points)
+                if not self._is_plausible(place):
+                    fits[index] = None
+                    continue
+                fits[index] = _Fit(landmarks=points, place=place)
+                if _overlap(before, place) < STEADY_OVERLAP:
+                    unsteady[index] = place
+        return fits
 
-    def _follow(self, track: _Track, grey: np.ndarray) -> None:
-        """Fit a visible track's landmarks to this image, or lose it."""
-        fit = self._fit(grey, track.place)
-        if fit is not None and _overlap(fit[1], track.place) >= FOLLOWED_OVERLAP:
-            track.show(*fit, self._time_s)
-        else:
-            track.lose()
+    def _follow(self, grey: np.ndarray) -> None:
+        """Fit the visible tracks' landmarks to this image; lose those whose face went away."""
+        tracks = self._visible()
+        fits = self._fit(grey, [track.place for track in tracks])
+        for track, fit in zip(tracks, fits, strict=True):
+            if fit is not None and _overlap(fit.place, track.place) >= FOLLOWED_OVERLAP:
+                track.show(fit, self._time_s)
+            else:
+                track.lose()
 
     def _is_plausible(self, place: FacePlace) -> bool:
         """Tell whether landmarks with this place can be those of a face in the image."""
@@ -445,9 +463,9 @@ class FaceTracker:
 
     def _fit_anew(self, grey: np.ndarray, track: _Track, place: FacePlace) -> bool:
         """Show a track at a place where its face was detected; False if no face fits there."""
-        fit = self._fit(grey, place)
+        fit = self._fit(grey, [place])[0]
         if fit is not None:
-            track.show(*fit, self._time_s)
+            track.show(fit, self._time_s)
         return fit is not None
 
     def _start(self, grey: np.ndarray, place: FacePlace) -> list[_Track]:

@@ -60,9 +60,9 @@ class RandomMask:
 
     @property
     def least_kept(self) -> int:
-        """The least value of the random bits that keeps an element, 1 or more."""
+        """The least value of the random bits that keeps an element; 0: all are kept."""
         steps = 2**RANDOM_BITS
-        return min(max(round(self.rate * steps), 1), steps - 1)
+        return min(round(self.rate * steps), steps - 1)
 
 
 class Kernel(IntEnum):

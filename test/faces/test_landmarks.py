@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from shape_models_made import made_model
 
-from fer_perception.faces import Box, FaceDetector, LandmarkPredictor
+from fer_perception.faces import Box, FaceDetector, LandmarkPredictor, landmarks
 from fer_perception.faces.place import FacePlace
+from fer_perception.faces.shape_predictor import DlibShapePredictor, native_is_available
+
+
+@pytest.fixture(scope='module', params=['compiled', 'dlib'])
+def predictor(
+    request: pytest.FixtureRequest, landmark_model_path: Path
+) -> Iterator[LandmarkPredictor]:
+    """Return the landmark model in the compiled library, and in dlib, its fallback."""
+    if request.param == 'compiled' and not native_is_available():
+        pytest.skip('the library was not compiled')
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == 'dlib':
+            patch.setattr(landmarks, 'open_shape_predictor', DlibShapePredictor)
+        yield LandmarkPredictor(landmark_model_path)
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +104,33 @@ def test_averaged_fits_agree_with_a_single_one(
     assert distance(single, averaged, box) < 0.02
     with pytest.raises(ValueError, match='fits'):
         predictor.predict(grey, box, fits=0)
+
+
+def test_faces_at_once_have_the_landmarks_of_one_at_a_time(
+    predictor: LandmarkPredictor, landmark_model_path: Path, grey: np.ndarray, box: Box
+) -> None:
+    heads = [
+        (box, 0.0),
+        (Box(box.left + 9, box.top, box.right + 9, box.bottom), -0.3),
+        (Box(-300, -300, -150, -150), 0.5),
+    ]
+    together = predictor.predict_all(grey, heads, fits=3)
+    assert together.shape == (3, 68, 2)
+    assert together.dtype == np.float32
+    for (one, roll), expected in zip(heads, together, strict=True):
+        assert np.array_equal(predictor.predict(grey, one, roll=roll, fits=3), expected)
+    assert predictor.predict_all(grey, []).shape == (0, 68, 2)
+    threaded = LandmarkPredictor(landmark_model_path, threads=3)
+    assert np.array_equal(threaded.predict_all(grey, heads, fits=3), together)
+    with pytest.raises(ValueError, match='threads'):
+        LandmarkPredictor(landmark_model_path, threads=0)
+
+
+def test_a_model_of_other_points_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'five.dat'
+    path.write_bytes(made_model(points=5).to_bytes())
+    with pytest.raises(ValueError, match=r'five\.dat.* 5 landmarks'):
+        LandmarkPredictor(path)
 
 
 @pytest.mark.parametrize('corner', [(-300, -300), (-80, 100), (600, 320), (5000, 5000)])

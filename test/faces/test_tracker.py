@@ -227,6 +227,13 @@ class World:
         landmarks = self.drawn_face * place.side + [place.x, place.y]
         return landmarks.astype(np.float32)
 
+    def predict_all(
+        self, grey: np.ndarray, heads: list[tuple[Box, float]], *, fits: int = 1
+    ) -> np.ndarray:
+        return np.stack(
+            [self.predict(grey, box, roll=roll, fits=fits) for box, roll in heads]
+        )
+
     def nearest(self, place: FacePlace) -> FacePlace | None:
         near = [face for face in self.faces
                 if math.hypot(face.x - place.x, face.y - place.y) < 0.4 * place.side]

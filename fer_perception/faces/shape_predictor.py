@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Evaluate dlib's shape predictors: points fitted to a picture by forests of regression trees.
+
+dlib's own evaluation takes most of the time that following a face costs: it holds Python's lock,
+and reads all the model again for each fit. A library compiled from shape_predictor.cpp makes all
+fits of an image in one call. It is optional: where it was not compiled, dlib computes the same,
+rounded to whole pixels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import sysconfig
+import weakref
+from pathlib import Path
+from typing import Any, Protocol
+
+import dlib
+import numpy as np
+
+INTERFACE = 1  # version of the functions in shape_predictor.cpp
+LARGEST_REASON = 200  # bytes
+LOGGER = logging.getLogger(__name__)
+
+
+class ShapePredictor(Protocol):
+    """A loaded model; any thread may use it."""
+
+    @property
+    def point_count(self) -> int:
+        """How many points the model fits."""
+
+    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """
+        Fit the points from rectangles.
+
+        :param patches: grey pictures (P, H, W) uint8; what lies beyond them counts as black.
+        :param starts: (N, 5) int32, for each fit: which picture, and the rectangle around the
+            face by its first and last pixels: left, top, right, bottom. It may reach beyond.
+        :param threads: how many to use at most; the result does not depend on it.
+        :returns: (N, point_count, 2) float32: x, y in pixels of the picture. A fit does not depend
+            on the others.
+
+        Raises ValueError if an argument is not as described.
+        """
+
+
+def open_shape_predictor(path: Path) -> ShapePredictor:
+    """
+    Load a model that dlib has written.
+
+    Raises ValueError if the file is no such model or is damaged.
+    """
+    if native_is_available():
+        return CompiledShapePredictor(path)
+    LOGGER.info('landmarks by dlib (slower; the compiled library is not there)')
+    return DlibShapePredictor(path)
+
+
+def native_is_available() -> bool:
+    """Tell whether the library was compiled and can be used."""
+    return _library() is not None
+
+
+class CompiledShapePredictor:
+    """
+    A model in the compiled library, which gives dlib's points before they are rounded.
+
+    :param path: a file that dlib has written since version 17 (2013), with up to 4096 points, 2048
+        pixels for each forest, and trees of one depth up to 12, as dlib trains them.
+
+    Raises ValueError if it is no such file or is damaged, RuntimeError if there is no library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        library = _library()
+        if library is None:
+            raise RuntimeError('the library of shape_predictor.cpp was not compiled')
+        reason = ctypes.create_string_buffer(LARGEST_REASON)
+        self._model = library.shape_predictor_open(os.fsencode(path), reason, LARGEST_REASON)
+        if not self._model:
+            raise _damaged(path, reason.value.decode())
+        self._library = library
+        weakref.finalize(self, library.shape_predictor_close, self._model)
+        self._point_count = int(library.shape_predictor_points(self._model))
+
+    @property
+    def point_count(self) -> int:
+        """How many points the model fits."""
+        return self._point_count
+
+    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """Fit the points from rectangles, see ShapePredictor."""
+        _check(patches, starts, threads)
+        patches, starts = np.ascontiguousarray(patches), np.ascontiguousarray(starts)
+        points = np.empty((len(starts), self._point_count, 2), np.float32)
+        failed = self._library.shape_predictor_fit(
+            self._model,
+            patches.ctypes.data,
+            *patches.shape[1:],
+            starts.ctypes.data,
+            len(starts),
+            threads,
+            points.ctypes.data,
+        )
+        if failed:
+            raise MemoryError(f'no memory for {len(starts)} landmark fits')
+        return points
+
+
+class DlibShapePredictor:
+    """
+    A model in dlib, which rounds points to whole pixels and uses one thread.
+
+    :param path: a file that dlib has written.
+
+    Raises ValueError if it is no such file or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._predictor = dlib.shape_predictor(str(path))
+        except RuntimeError as error:
+            raise _damaged(path, str(error)) from error
+        # A model says how many points it has only when it is run.
+        blank = np.zeros((8, 8), np.uint8)
+        self._point_count = int(self._predictor(blank, dlib.rectangle(0, 0, 7, 7)).num_parts)
+
+    @property
+    def point_count(self) -> int:
+        """How many points the model fits."""
+        return self._point_count
+
+    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """Fit the points from rectangles, see ShapePredictor."""
+        _check(patches, starts, threads)
+        points = np.empty((len(starts), self._point_count, 2), np.float32)
+        for index, (patch, *rectangle) in enumerate(starts.tolist()):
+            picture = np.ascontiguousarray(patches[patch])
+            shape = self._predictor(picture, dlib.rectangle(*rectangle))
+            points[index] = [(point.x, point.y) for point in shape.parts()]
+        return points
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """Load the compiled library; None if there is none that can be used."""
+    suffix = sysconfig.get_config_var('EXT_SUFFIX')
+    path = Path(__file__).with_name(f'_shape_predictor{suffix}')
+    if not path.exists():
+        return None
+    try:
+        library = ctypes.CDLL(str(path))
+        interface = library.shape_predictor_interface()
+    except (OSError, AttributeError) as error:
+        LOGGER.warning('%s cannot be used, dlib is used instead: %s', path, error)
+        return None
+    if interface != INTERFACE:
+        LOGGER.warning(
+            '%s was compiled from other sources (interface %s, not %s), dlib is used instead: '
+            'install this package again',
+            path,
+            interface,
+            INTERFACE,
+        )
+        return None
+    address: Any = ctypes.c_void_p
+    number: Any = ctypes.c_int64
+    library.shape_predictor_open.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+    library.shape_predictor_open.restype = address
+    library.shape_predictor_close.argtypes = [address]
+    library.shape_predictor_close.restype = None
+    library.shape_predictor_points.argtypes = [address]
+    library.shape_predictor_points.restype = number
+    library.shape_predictor_fit.argtypes = [
+        *[address, address, number, number],
+        *[address, number, number, address],
+    ]
+    return library
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f'{str(path)!r} is not a dlib shape predictor, or is damaged: {reason}')
+
+
+def _check(patches: np.ndarray, starts: np.ndarray, threads: int) -> None:
+    """Raise ValueError unless these are the arguments of a fit."""
+    if patches.ndim != 3 or patches.dtype != np.uint8 or 0 in patches.shape[1:]:
+        raise ValueError(
+            f'patches must be (P, H, W) of uint8, not {patches.shape} of {patches.dtype}'
+        )
+    if patches.shape[1] * patches.shape[2] >= 2**31:
+        raise ValueError(f'a patch must have fewer than 2 ** 31 pixels, not {patches.shape[1:]}')
+    if starts.ndim != 2 or starts.shape[1] != 5 or starts.dtype != np.int32:
+        raise ValueError(f'starts must be (N, 5) of int32, not {starts.shape} of {starts.dtype}')
+    if starts.size and not 0 <= starts[:, 0].min() <= starts[:, 0].max() < len(patches):
+        raise ValueError(
+            f'the starts name patches from {starts[:, 0].min()} to {starts[:, 0].max()}, '
+            f'but there are {len(patches)}'
+        )
+    if threads < 1:
+        raise ValueError(f'threads must be 1 or more, not {threads}')
