@@ -9,8 +9,9 @@ image's stamp to the receipt of its array, latency_ms as the node says it, the s
 answered and with all faces, the images that the node dropped for newer ones, and the processor
 share and memory of the node's process.
 
-Each case is measured with the camera's DDS settings as they come, and with those of
-fer_perception/fast_dds.xml, which the node has by itself.
+Each case is measured with the camera's DDS settings as they come, as another package's camera has
+them, and with those of fer_perception/fast_dds.xml, which the node and fer_publish have by
+themselves.
 """
 
 import argparse
@@ -41,6 +42,7 @@ CAMERA_HZ = 30.0
 FACE_COUNTS = (1, 4)
 WARM_UP_S = 3.0
 START_LIMIT_S = 60.0
+NO_PROFILES = '<dds xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"/>'
 DROPPED = re.compile(r'(\d+) dropped for newer ones')
 PERCENTILES = {'p50': 50, 'p95': 95, 'p99': 99}
 
@@ -105,10 +107,10 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def measure(
-    options: argparse.Namespace, clip: Path, *, faces: int, camera_profiles: bool
+    options: argparse.Namespace, clip: Path, *, faces: int, camera_profiles: Path
 ) -> dict[str, Any]:
     """Run node and camera for a while and return the figures; RuntimeError without an answer."""
-    environment = {**os.environ, PROFILES_VARIABLE: str(PROFILES) if camera_profiles else ''}
+    environment = {**os.environ, PROFILES_VARIABLE: str(camera_profiles)}
     node = subprocess.Popen(
         [sys.executable, '-m', 'fer_perception.node', '--ros-args', '-r', 'image:=/image_raw']
         + ['-p', f'mc_samples:={options.mc_samples}']
@@ -163,7 +165,7 @@ def measure(
     span = (received[-1][1] - received[0][1]) * 1e-9 * CAMERA_HZ + 1  # images, first to last
     return {
         'faces': faces,
-        'camera_profiles': camera_profiles,
+        'camera_profiles': camera_profiles.name,
         'answered': round(min(len(received) / span, 1.0), 4),
         'with_all_faces': round(sum(row[3] == faces for row in received) / len(received), 4),
         'dropped_by_node_since_start': int(dropped[1]),
@@ -190,12 +192,14 @@ def main() -> int:
     rclpy.init()
     try:
         with tempfile.TemporaryDirectory() as folder:
+            unset = Path(folder) / 'as_they_come.xml'
+            unset.write_text(NO_PROFILES, 'utf-8')
             for size in options.sizes:
                 for faces in options.faces:
                     clip = Path(folder) / f'{size[0]}x{size[1]}_{faces}.mp4'
                     write_clip(clip, tiled(frames, size, faces))
-                    for profiles in (False, True):
-                        print(f'end_to_end: {clip.stem}, profiles {profiles}', file=sys.stderr)
+                    for profiles in (unset, PROFILES):
+                        print(f'end_to_end: {clip.stem}, {profiles.name}', file=sys.stderr)
                         row = measure(options, clip, faces=faces, camera_profiles=profiles)
                         rows.append({'image_size': size, **row})
     except (RuntimeError, ValueError) as error:
