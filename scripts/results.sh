@@ -13,13 +13,15 @@ recipe=(--frames 24 --normalization track --displacement mean --rotation 0.1 --t
 grown=(--epochs 6 --final-epochs 20 --max-layers 3)
 
 fer_train crossval "${gestures[@]}" "${recipe[@]}" "${grown[@]}" --seeds 1 2 3
-fer_train crossval "${signers[@]}" "${recipe[@]}" "${grown[@]}"
+fer_train crossval "${signers[@]}" "${recipe[@]}" "${grown[@]}" --seeds 1 2 3
 for architecture in st_gcn agcn st_bln dgnn; do
     seeds=(--seeds 1)
     case $architecture in st_gcn | agcn) seeds=(--seeds 1 2 3) ;; esac  # the others take hours
-    fer_train crossval "${gestures[@]}" "${recipe[@]}" --architecture $architecture --epochs 20 \
-        "${seeds[@]}"
-    fer_train crossval "${signers[@]}" "${recipe[@]}" --architecture $architecture --epochs 20
+    for people in gestures signers; do
+        declare -n tracks=$people
+        fer_train crossval "${tracks[@]}" "${recipe[@]}" --architecture $architecture --epochs 20 \
+            "${seeds[@]}"
+    done
 done
 fer_train report out/results/buhmap/{pst_bln_grown,st_gcn,agcn,st_bln,dgnn}_seed_*.json \
     out/results/lse/{pst_bln_grown,st_gcn,agcn,st_bln,dgnn}_seed_*.json --out docs/results.md
