@@ -23,15 +23,16 @@ import torch
 from torch import Tensor
 
 from fer_perception.inference.folding import FoldedLayer, FoldedPstBln
+from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
 from fer_perception.models.dropout import keep_mask, seeded_generator
-from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_perception.models.pst_bln import PstBln
 
 Folded = TypeVar('Folded', FoldedLayer, FoldedPstBln)
 
 WARM_UP_STEPS = 3  # before a graph is recorded, as CUDA graphs need
 
 
-class BatchedStreamingPstBln:
+class BatchedStreamingPstBln(StreamingNetwork['BatchedStream']):
     """The weights of a causal PST-BLN and the states of all faces, on one device."""
 
     def __init__(
@@ -47,43 +48,16 @@ class BatchedStreamingPstBln:
         `samples` Monte Carlo streams run side by side; 0 turns dropout off (one stream).
         Raises ValueError if the model cannot stream, or samples are wanted without dropout.
         """
-        if samples < 0:
-            raise ValueError(f'samples must be 0 (dropout off) or more, not {samples}')
+        super().__init__(model.config, samples=samples)
         self._device = torch.device(device)
         folded = FoldedPstBln.fold(model, with_dropout=samples > 0)
         self._layers = [_to_device(layer, self._device) for layer in folded.layers]
         self._folded = _to_device(folded, self._device)
-        self.config: PstBlnConfig = folded.config
         self.description = f'torch fp32 on {self._device.type}'
-        self._samples = samples
         self._generator = seeded_generator(seed, device=self._device)
         self._streams: weakref.WeakSet[BatchedStream] = weakref.WeakSet()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._slots = _Slots.empty(self, count=0)
-
-    @property
-    def samples(self) -> int:
-        """Monte Carlo samples of every answer; 0: dropout is off."""
-        return self._samples
-
-    @samples.setter
-    def samples(self, samples: int) -> None:
-        """Change the number of samples from the next step on; 1 or more."""
-        if not self._samples:
-            raise ValueError('dropout is off, so there are no samples to change')
-        if samples < 1:
-            raise ValueError(f'samples must be 1 or more, not {samples}')
-        if samples != self._samples:
-            index = torch.arange(samples, device=self._device) % self._samples
-            kept = min(samples, self._samples)
-            self._samples = samples
-            self._slots = self._slots.with_samples(self, index, kept=kept)
-            self._graph = None
-
-    @property
-    def receptive_field(self) -> int:
-        """Frames that an answer can depend on: the window and what its first frame saw."""
-        return self._folded.receptive_field
 
     @property
     def bytes_per_face(self) -> int:
@@ -108,6 +82,7 @@ class BatchedStreamingPstBln:
         """
         if not streams:
             return []
+        self._follow_samples()
         self._place(streams)
         slots, indices = self._slots, [stream.slot for stream in streams]
         frames = torch.from_numpy(np.asarray(edge_vectors, np.float32)).to(self._device)
@@ -115,7 +90,7 @@ class BatchedStreamingPstBln:
         due = [stream.advance() for stream in streams]
         for index, stream in zip(indices, streams, strict=True):
             slots.host_positions[:, index] = torch.tensor(stream.positions)
-            slots.host_pooled[index] = min(stream.pooled_frames, self._folded.pooled_frames)
+            slots.host_pooled[index] = min(stream.pooled_frames, self.config.pooled_frames)
         slots.positions.copy_(slots.host_positions)
         slots.pooled_frames.copy_(slots.host_pooled)
         if masks is not None:
@@ -162,6 +137,15 @@ class BatchedStreamingPstBln:
             for samples, channels, _, edges in shapes
         ]
 
+    def _follow_samples(self) -> None:
+        """Rebuild the slots if the number of samples has changed."""
+        former = self._slots.samples
+        if self._samples != former:
+            index = torch.arange(self._samples, device=self._device) % former
+            kept = min(self._samples, former)
+            self._slots = self._slots.with_samples(self, index, kept=kept)
+            self._graph = None
+
     def _place(self, streams: Sequence['BatchedStream']) -> None:
         """Give every stream a slot; rebuild the slots if there are too few or far too many."""
         self._streams.update(streams)
@@ -180,9 +164,9 @@ class BatchedStreamingPstBln:
                 stream.slot = free.pop(0)
                 self.clear(stream.slot)
 
-    @torch.inference_mode()
     def clear(self, slot: int) -> None:
         """Forget what a slot remembers."""
+        self._follow_samples()
         for ring in (*self._slots.rings, self._slots.pooled):
             ring[slot].zero_()
         for mask, fresh in zip(self._slots.masks, self.lasting_masks(1), strict=True):
@@ -252,18 +236,14 @@ class BatchedStreamingPstBln:
         return result.relu().view(slots, layer.out_channels, streams, edges)
 
 
-class BatchedStream:
+class BatchedStream(ExpressionStream):
     """One face: its slot, and how far its layers have come."""
 
     def __init__(self, network: BatchedStreamingPstBln) -> None:
+        super().__init__(network.config)
         self._network = network
         self.slot = -1  # none yet
         self._forget()
-
-    @property
-    def frames(self) -> int:
-        """Frames of evidence in the window, up to its length."""
-        return min(self._frames, self._network.config.window)
 
     def reset(self) -> None:
         """Forget every frame."""
@@ -281,24 +261,6 @@ class BatchedStream:
         (C, S, E), 0 where it drops and 1 where it keeps.
         """
         return self._network.step([self], np.asarray(edge_vectors)[None], masks=masks)[0]
-
-    def clip(
-        self,
-        edge_vectors: np.ndarray,
-        *,
-        masks: Sequence[Sequence[np.ndarray]] | None = None,
-    ) -> np.ndarray:
-        """Take a whole clip from a reset state and return the answer after each frame.
-
-        edge_vectors: (2, T, E); `masks`: those of each frame. Returns logits (T, S, classes).
-        """
-        self.reset()
-        return np.stack(
-            [
-                self.step(edge_vectors[:, t], masks=None if masks is None else masks[t])
-                for t in range(edge_vectors.shape[1])
-            ]
-        )
 
     @property
     def positions(self) -> list[int]:
@@ -340,7 +302,7 @@ class BatchedStream:
 
     def _forget(self) -> None:
         config = self._network.config
-        self._window = -(-config.window // config.total_stride)
+        self._window = config.pooled_frames
         self._counts = [0] * len(config.channels)
         self._pooled = self._frames = self._reached = 0
         self._is_due = False
@@ -352,6 +314,7 @@ class _Slots:
     """The tensors of all slots, with fixed addresses for as long as a graph uses them."""
 
     count: int  # F
+    samples: int  # S, 0 with dropout off
     frames: Tensor  # (F, 2, E), the input of a step
     positions: Tensor  # (layers + 1, F), where each ring takes its next column
     pooled_frames: Tensor  # (F,)
@@ -366,10 +329,11 @@ class _Slots:
     def empty(cls, network: BatchedStreamingPstBln, *, count: int) -> '_Slots':
         config, device = network.config, network._device
         streams = max(network.samples, 1)
-        window = network._folded.pooled_frames
+        window = config.pooled_frames
         layers = len(config.channels)
         return cls(
             count=count,
+            samples=network.samples,
             frames=torch.zeros(count, config.in_channels, config.edges, device=device),
             positions=torch.zeros(layers + 1, count, dtype=torch.int64, device=device),
             pooled_frames=torch.ones(count, device=device),

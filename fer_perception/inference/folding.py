@@ -135,16 +135,6 @@ class FoldedPstBln:
             head_bias=model.head.bias.clone(),
         )
 
-    @property
-    def receptive_field(self) -> int:
-        """Frames that an answer can depend on: the window and what its first frame saw."""
-        return self.config.receptive_field + self.config.window - 1
-
-    @property
-    def pooled_frames(self) -> int:
-        """Frames of the last layer in a full window."""
-        return -(-self.config.window // self.config.total_stride)
-
 
 def norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return scale and shift of a batch norm in evaluation mode, (C,) each."""

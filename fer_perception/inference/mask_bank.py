@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fer_perception.models.dropout import keep_mask
+from fer_perception.models.pst_bln import PstBlnConfig
 
 LEAST_SIZE = 2**22  # elements
 LEAST_MASKS = 8  # as many of the largest masks fit in without sharing an element
@@ -67,3 +68,47 @@ class MaskBank:
             (self._part,), self._rate, device=self._bank.device, generator=self._generator
         )
         self._next_part = (self._next_part + 1) % RENEWAL_STEPS
+
+
+class StreamMasks:
+    """Draws the masks of a network's dropouts for one frame of a stream."""
+
+    def __init__(
+        self, config: PstBlnConfig, *, dtype: torch.dtype, generator: torch.Generator
+    ) -> None:
+        """Prepare masks of the network's kind; the bank is filled when it is first read."""
+        self._config = config
+        self._dtype = dtype
+        self._generator = generator
+        self._bank: MaskBank | None = None
+
+    def shapes(self, samples: int) -> list[tuple[int, int, int]]:
+        """List the shape (C or 1, S, E or 1) of the mask of each dropout."""
+        shapes = self._config.mask_shapes(clips=samples, frames=1)  # (S, C, 1, E) each
+        return [(channels, clips, edges) for clips, channels, _, edges in shapes]
+
+    def draw(self, samples: int) -> list[Tensor]:
+        """Read masks of 0 and 1 from the bank; they may be used until the next are drawn."""
+        shapes = self.shapes(samples)
+        largest = max(channels * streams * edges for channels, streams, edges in shapes)
+        if self._bank is None or largest > self._bank.largest:
+            self._bank = MaskBank(
+                self._config.dropout,
+                largest=largest,
+                dtype=self._dtype,
+                generator=self._generator,
+            )
+        self._bank.renew()
+        return [self._bank.draw(shape) for shape in shapes]
+
+    def draw_lasting(self, samples: int) -> list[Tensor]:
+        """Draw masks of 0 and 1 that a stream keeps for all its frames."""
+        return [
+            keep_mask(
+                shape,
+                self._config.dropout,
+                device=self._generator.device,
+                generator=self._generator,
+            ).to(self._dtype)
+            for shape in self.shapes(samples)
+        ]

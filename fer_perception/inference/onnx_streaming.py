@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer_perception.inference.mask_bank import MaskBank
+from fer_perception.inference.mask_bank import StreamMasks
 from fer_perception.inference.onnx_clips import (
     STEP_NETWORK,
     first_line,
@@ -27,7 +27,8 @@ from fer_perception.inference.onnx_clips import (
     open_session,
     read_metadata,
 )
-from fer_perception.models.dropout import keep_mask, seeded_generator
+from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
+from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.model_file import (
     ModelDescription,
     ModelFileError,
@@ -138,7 +139,7 @@ def step_network_to_metadata(signature: StepSignature) -> str:
     return json.dumps({'draws_masks': signature.draws_masks})
 
 
-class OnnxStreamingPstBln:
+class OnnxStreamingPstBln(StreamingNetwork['OnnxStream']):
     """A step network that `fer_train export --streaming` wrote; faces share it."""
 
     def __init__(
@@ -159,14 +160,12 @@ class OnnxStreamingPstBln:
         Raises ModelFileError naming the file and what is wrong with it, ValueError for numbers
         out of range or samples without dropout, ImportError without onnxruntime.
         """
-        if samples < 0:
-            raise ValueError(f'samples must be 0 (dropout off) or more, not {samples}')
         if threads < 1:
             raise ValueError(f'threads must be at least 1, not {threads}')
         self._path = path
         self.session = open_session(path, threads, providers)
         self.model, self.signature = _read_description(path, self.session)
-        self.config: PstBlnConfig = self.model.network
+        super().__init__(self.model.network, samples=samples)
         if samples and not self.config.dropout:
             raise ValueError(f'{path}: Monte Carlo dropout needs a model with dropout')
         if self.signature.draws_masks:  # the graph takes its seed when it is opened
@@ -189,30 +188,13 @@ class OnnxStreamingPstBln:
                 'slowly and repeats them after minutes: export without --draw-masks for it',
                 stacklevel=2,
             )
-        self._samples = samples
-        self._generator = seeded_generator(seed, device=torch.device('cpu'))
-        self._bank: MaskBank | None = None
+        self._masks = StreamMasks(
+            self.config,
+            dtype=torch.float32,
+            generator=seeded_generator(seed, device=torch.device('cpu')),
+        )
         self._check_signature()
         self._check_answers()
-
-    @property
-    def samples(self) -> int:
-        """Monte Carlo samples of every answer; 0: dropout is off."""
-        return self._samples
-
-    @samples.setter
-    def samples(self, samples: int) -> None:
-        """Change the number of samples from the next step on; 1 or more."""
-        if not self._samples:
-            raise ValueError('dropout is off, so there are no samples to change')
-        if samples < 1:
-            raise ValueError(f'samples must be 1 or more, not {samples}')
-        self._samples = samples
-
-    @property
-    def receptive_field(self) -> int:
-        """Frames that an answer can depend on: the window and what its first frame saw."""
-        return self.config.receptive_field + self.config.window - 1
 
     @property
     def bytes_per_face(self) -> int:
@@ -222,26 +204,11 @@ class OnnxStreamingPstBln:
     @property
     def mask_shapes(self) -> list[tuple[int, int, int]]:
         """The shape (C or 1, S, E or 1) of the mask of each dropout; S = 1 with dropout off."""
-        config = self.config
-        if not config.dropout:
-            return []
-        shapes = config.mask_shapes(clips=max(self._samples, 1), frames=1)  # (S, C, 1, E)
-        return [(channels, samples, edges) for samples, channels, _, edges in shapes]
+        return self._masks.shapes(max(self._samples, 1)) if self.config.dropout else []
 
     def stream(self) -> 'OnnxStream':
         """Start the stream of one face."""
         return OnnxStream(self)
-
-    def step(
-        self, streams: Sequence['OnnxStream'], edge_vectors: np.ndarray
-    ) -> list[np.ndarray]:
-        """Take one frame of each of several faces, one after the other.
-
-        edge_vectors: (F, 2, E) float32. Returns the logits (S, classes) of each face.
-        """
-        return [
-            stream.step(frame) for stream, frame in zip(streams, edge_vectors, strict=True)
-        ]
 
     def run(self, binding: Any) -> None:
         """Run one step on what is bound. Raises ModelFileError if the network cannot be run."""
@@ -252,30 +219,13 @@ class OnnxStreamingPstBln:
 
     def draw_masks(self) -> list[np.ndarray]:
         """Draw masks of 0 and 1 that may be used until the next are drawn."""
-        shapes = self.mask_shapes
-        if not shapes:
+        if not self.config.dropout:
             return []
-        largest = max(channels * samples * edges for channels, samples, edges in shapes)
-        if self._bank is None or largest > self._bank.largest:
-            self._bank = MaskBank(
-                self.config.dropout,
-                largest=largest,
-                dtype=torch.float32,
-                generator=self._generator,
-            )
-        self._bank.renew()
-        return [self._bank.draw(shape).numpy() for shape in shapes]
+        return [mask.numpy() for mask in self._masks.draw(max(self._samples, 1))]
 
     def draw_lasting_masks(self) -> list[np.ndarray]:
         """Draw masks of 0 and 1 that a stream keeps for all its frames."""
-        return [
-            keep_mask(
-                shape, self.config.dropout, device=torch.device('cpu'), generator=self._generator
-            )
-            .float()
-            .numpy()
-            for shape in self.mask_shapes
-        ]
+        return [mask.numpy() for mask in self._masks.draw_lasting(max(self._samples, 1))]
 
     def _check_signature(self) -> None:
         """Refuse a network whose inputs or outputs are not what its description says."""
@@ -314,10 +264,11 @@ class OnnxStreamingPstBln:
                 )
 
 
-class OnnxStream:
+class OnnxStream(ExpressionStream):
     """The state of one face: what its layers remember, for every Monte Carlo sample."""
 
     def __init__(self, network: OnnxStreamingPstBln) -> None:
+        super().__init__(network.config)
         self._network = network
         self._runtime = import_runtime()
         self.reset()
@@ -334,8 +285,8 @@ class OnnxStream:
             for layer in range(len(config.channels))
         ]
         self._layer_frames = [0] * len(config.channels)
-        window = -(-config.window // config.total_stride)  # frames of the last layer
-        self._answers = np.zeros((window, streams, config.classes), np.float32)  # ring
+        shape = (config.pooled_frames, streams, config.classes)
+        self._answers = np.zeros(shape, np.float32)  # ring
         self._sum = np.zeros((streams, config.classes), np.float64)
         self._answered_frames = 0
         self._frames = 0
@@ -348,11 +299,6 @@ class OnnxStream:
             lasting = [np.full(shape, kept) for shape in network.mask_shapes]
         self._lasting = [self._on_device(values) for values in lasting]
         self._bind_rings()
-
-    @property
-    def frames(self) -> int:
-        """Frames of evidence in the window, up to its length."""
-        return min(self._frames, self._network.config.window)
 
     @property
     def nbytes(self) -> int:
@@ -409,24 +355,6 @@ class OnnxStream:
             self._pool(binding.get_outputs()[-1].numpy())
         mean: np.ndarray = self._sum / min(self._answered_frames, len(self._answers))
         return mean.astype(np.float32)
-
-    def clip(
-        self,
-        edge_vectors: np.ndarray,
-        *,
-        masks: Sequence[Sequence[np.ndarray]] | None = None,
-    ) -> np.ndarray:
-        """Take a whole clip from a reset state and return the answer after each frame.
-
-        edge_vectors: (2, T, E); `masks`: those of each frame. Returns logits (T, S, classes).
-        """
-        self.reset()
-        return np.stack(
-            [
-                self.step(edge_vectors[:, t], masks=None if masks is None else masks[t])
-                for t in range(edge_vectors.shape[1])
-            ]
-        )
 
     def _mask_values(self, masks: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
         """Return what this frame's masks take of the inputs, by name."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fer_perception.inference.folding import FoldedLayer, FoldedPstBln
-from fer_perception.inference.mask_bank import MaskBank
+from fer_perception.inference.mask_bank import StreamMasks
 from fer_perception.inference.row_product import (
     LARGEST_SEED,
     RandomMask,
@@ -28,13 +28,14 @@ from fer_perception.inference.row_product import (
     row_product,
 )
 from fer_perception.inference.row_product import description as row_product_description
-from fer_perception.models.dropout import keep_mask, seeded_generator
-from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
+from fer_perception.models.dropout import seeded_generator
+from fer_perception.models.pst_bln import PstBln
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
-class TorchStreamingPstBln:
+class TorchStreamingPstBln(StreamingNetwork['TorchStream']):
     """The weights of a causal PST-BLN, folded for streaming on the CPU; faces share them."""
 
     def __init__(
@@ -51,15 +52,12 @@ class TorchStreamingPstBln:
         lies before the first dropout and after the last layer is computed in fp32 always.
         Raises ValueError if the model cannot stream, or samples are wanted without dropout.
         """
-        if samples < 0:
-            raise ValueError(f'samples must be 0 (dropout off) or more, not {samples}')
+        super().__init__(model.config, samples=samples)
         if precision not in PRECISIONS:
             raise ValueError(f'precision must be {" or ".join(PRECISIONS)}, not {precision!r}')
         self.folded = FoldedPstBln.fold(model, with_dropout=samples > 0)
-        self.config: PstBlnConfig = self.folded.config
         self.description = f'torch {precision} on cpu, {row_product_description()}'
         self.dtype = PRECISIONS[precision]
-        self._samples = samples
         self._generator = seeded_generator(seed, device=torch.device('cpu'))
         self._seeds = random.Random(int(torch.randint(2**62, (1,), generator=self._generator)))
         self.layers = [
@@ -69,27 +67,8 @@ class TorchStreamingPstBln:
             else replace(layer, topology=layer.topology.to(self.dtype))
             for index, layer in enumerate(self.folded.layers)
         ]
-        self._bank: MaskBank | None = None
+        self._masks = StreamMasks(self.config, dtype=self.dtype, generator=self._generator)
         self._scratch = torch.empty(0)
-
-    @property
-    def samples(self) -> int:
-        """Monte Carlo samples of every answer; 0: dropout is off."""
-        return self._samples
-
-    @samples.setter
-    def samples(self, samples: int) -> None:
-        """Change the number of samples from the next step on; 1 or more."""
-        if not self._samples:
-            raise ValueError('dropout is off, so there are no samples to change')
-        if samples < 1:
-            raise ValueError(f'samples must be 1 or more, not {samples}')
-        self._samples = samples
-
-    @property
-    def receptive_field(self) -> int:
-        """Frames that an answer can depend on: the window and what its first frame saw."""
-        return self.folded.receptive_field
 
     @property
     def bytes_per_face(self) -> int:
@@ -100,23 +79,6 @@ class TorchStreamingPstBln:
         """Start the stream of one face."""
         return TorchStream(self)
 
-    def step(
-        self, streams: Sequence['TorchStream'], edge_vectors: np.ndarray
-    ) -> list[np.ndarray]:
-        """Take one frame of each of several faces, one after the other.
-
-        edge_vectors: (F, 2, E) float32. Returns the logits (S, classes) of each face.
-        """
-        return [
-            stream.step(frame) for stream, frame in zip(streams, edge_vectors, strict=True)
-        ]
-
-    @property
-    def _mask_shapes(self) -> list[tuple[int, int, int]]:
-        """The shape (C or 1, S, E or 1) of the mask of each dropout."""
-        shapes = self.config.mask_shapes(clips=self._samples, frames=1)  # (S, C, 1, E) each
-        return [(channels, samples, edges) for samples, channels, _, edges in shapes]
-
     def draw_masks(self) -> list[Tensor | RandomMask]:
         """Draw masks that may be used until the next are drawn, one for each dropout."""
         if not self._samples:
@@ -126,26 +88,11 @@ class TorchStreamingPstBln:
                 RandomMask(self._seeds.randint(0, LARGEST_SEED), self.config.dropout)
                 for _ in self.config.channels
             ]
-        shapes = self._mask_shapes
-        largest = max(shape[0] * shape[1] * shape[2] for shape in shapes)
-        if self._bank is None or largest > self._bank.largest:
-            self._bank = MaskBank(
-                self.config.dropout,
-                largest=largest,
-                dtype=self.dtype,
-                generator=self._generator,
-            )
-        self._bank.renew()
-        return [self._bank.draw(shape) for shape in shapes]
+        return list(self._masks.draw(self._samples))
 
     def draw_lasting_masks(self) -> list[Tensor]:
         """Draw masks of 0 and 1 that a stream keeps for all its frames."""
-        return [
-            keep_mask(
-                shape, self.config.dropout, device=torch.device('cpu'), generator=self._generator
-            ).to(self.dtype)
-            for shape in self._mask_shapes
-        ]
+        return self._masks.draw_lasting(self._samples)
 
     def scratch(self, rows: int, like: Tensor) -> Tensor:
         """Lend memory of `rows` rows of another block; the next call may lend it again."""
@@ -159,12 +106,13 @@ class TorchStreamingPstBln:
         return self.config.dropout_position == 'after'
 
 
-class TorchStream:
+class TorchStream(ExpressionStream):
     """The state of one face: what its layers remember, for every Monte Carlo sample."""
 
     def __init__(self, network: TorchStreamingPstBln) -> None:
+        super().__init__(network.config)
         self._network = network
-        self._window = network.folded.pooled_frames
+        self._window = network.config.pooled_frames
         self._is_after = network.config.dropout_position == 'after'
         self._samples = network.samples
         streams = max(self._samples, 1)
@@ -191,11 +139,6 @@ class TorchStream:
         if self._samples and self._network.config.dropout_masks == 'constant':
             self._resize(self._network.samples)
             self._lasting_masks = self._network.draw_lasting_masks()
-
-    @property
-    def frames(self) -> int:
-        """Frames of evidence in the window, up to its length."""
-        return min(self._frames, self._network.config.window)
 
     @property
     def nbytes(self) -> int:
@@ -240,24 +183,6 @@ class TorchStream:
         logits = mean.T @ folded.head.T + folded.head_bias  # (S, classes)
         answer: np.ndarray = logits.numpy()
         return answer
-
-    def clip(
-        self,
-        edge_vectors: np.ndarray,
-        *,
-        masks: Sequence[Sequence[np.ndarray]] | None = None,
-    ) -> np.ndarray:
-        """Take a whole clip from a reset state and return the answer after each frame.
-
-        edge_vectors: (2, T, E); `masks`: those of each frame. Returns logits (T, S, classes).
-        """
-        self.reset()
-        return np.stack(
-            [
-                self.step(edge_vectors[:, t], masks=None if masks is None else masks[t])
-                for t in range(edge_vectors.shape[1])
-            ]
-        )
 
     def _pool(self) -> None:
         """Move the window: the newest mean over the edges comes in, the oldest goes out."""

@@ -94,6 +94,11 @@ class PstBlnConfig:
         return product
 
     @property
+    def pooled_frames(self) -> int:
+        """Frames of the last layer in a full window; 0 where the whole clip is pooled."""
+        return -(-self.window // self.total_stride)
+
+    @property
     def receptive_field(self) -> int:
         """Frames of the input that one frame of the last layer sees."""
         frames, step = 1, 1
@@ -229,7 +234,7 @@ class PstBln(nn.Module):
     def _pooled_frames(self, frames: int) -> int:
         if not self.config.window:
             return frames
-        return min(frames, -(-self.config.window // self.config.total_stride))
+        return min(frames, self.config.pooled_frames)
 
     def _check_input(self, edge_vectors: Tensor) -> None:
         expected = (self.config.in_channels, self.config.edges)

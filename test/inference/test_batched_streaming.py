@@ -156,6 +156,17 @@ def test_other_numbers_of_samples_go_on_as_they_were(kind: str, device: str) -> 
         assert np.allclose(logits, expected[t], atol=1e-5)
 
 
+def test_a_reset_between_numbers_of_samples_forgets_too(device: str) -> None:
+    network = small_network(edges=20, dropout=1e-9, dropout_masks='constant')
+    clip = random_clip(8)
+    batched = BatchedStreamingPstBln(network, samples=3, device=device)
+    stream = batched.stream()
+    stream.clip(clip[:, ::-1].copy())
+    batched.samples = 5
+    expected = TorchStreamingPstBln(network, samples=0).stream().clip(clip)
+    assert np.allclose(stream.clip(clip), expected, atol=1e-5)
+
+
 def test_seeds_repeat_and_reset_forgets(device: str) -> None:
     network = small_network(edges=20)
     clip = random_clip(6)
