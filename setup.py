@@ -34,7 +34,10 @@ setup(
         Extension(
             f'{PACKAGE}.inference._row_product',
             sources=[f'{PACKAGE}/inference/row_product.cpp'],
-            depends=[f'{PACKAGE}/inference/row_product_kernel.h'],
+            depends=[
+                f'{PACKAGE}/inference/{name}.h'
+                for name in ('row_product_kernel', 'row_product_amx', 'layer_step_amx')
+            ],
             language='c++',
             extra_compile_args=[
                 *['-std=c++17', '-O3', '-g0', '-ffp-contract=fast', '-pthread'],

@@ -183,7 +183,7 @@ mapfile -t message_files < <(find fer_msgs -type f | sort)
 step messages "$(key_of "$ros_key" scripts/environment.sh "${message_files[@]}")" \
     'building fer_msgs' 'see what the compiler says' build_messages
 step package "$(key_of "$venv_key" scripts/constraints.txt setup.py setup.cfg pyproject.toml \
-    fer_perception/inference/row_product.cpp fer_perception/inference/row_product_kernel.h \
+    fer_perception/inference/row_product.cpp fer_perception/inference/*.h \
     fer_perception/faces/shape_predictor.cpp)" \
     'installing fer_perception and what it needs (large: PyTorch)' "$offline" install_package
 "$venv/bin/python" -m fer_perception.assets fetch >/dev/null

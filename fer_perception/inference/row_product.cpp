@@ -143,196 +143,8 @@ Bf16 narrowed(float value) {
 #endif
 
 #if defined(WITH_AMX)
-
-namespace amx {
-
-#define TARGET                                                                                  \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,"    \
-                          "amx-bf16")))
-
-constexpr int TILE_ROWS = 16;
-constexpr int TILE_BYTES = 64;  // of a row
-constexpr int TILE_INNER = TILE_BYTES / sizeof(Bf16);  // values of k in one tile
-constexpr int TILE_VALUES = TILE_ROWS * TILE_INNER;
-constexpr int COLUMNS = avx512::COLUMNS;
-
-struct alignas(64) TileConfiguration {
-    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    std::uint16_t row_bytes[16] = {};
-    std::uint8_t rows[16] = {};
-};
-
-std::int64_t tiles_of(std::int64_t inner) { return (inner + TILE_INNER - 1) / TILE_INNER; }
-
-// Split the weights into two bf16 numbers each, in two tiles for TILE_INNER values of k.
-TARGET void prepare(Product<Bf16>& product, Scratch& scratch) {
-    product.blocks = static_cast<int>((product.out_rows + TILE_ROWS - 1) / TILE_ROWS);
-    const std::int64_t tiles = tiles_of(product.inner);
-    const std::int64_t count = product.blocks * tiles * 2 * TILE_VALUES;
-    Bf16* target = scratch.lend<Bf16>(count);
-    product.prepared = target;
-    std::memset(target, 0, count * sizeof(Bf16));
-    for (int index = 0; index < product.blocks; ++index) {
-        const std::int64_t begin = product.first_row(index), end = product.first_row(index + 1);
-        for (std::int64_t row = begin; row < end; ++row) {
-            const float* weights = product.weight + row * product.inner;
-            for (std::int64_t k = 0; k < product.inner; ++k) {
-                const float weight = weights[k];
-                const Bf16 upper = narrowed(weight);
-                const float rest = weight - widened(upper);
-                Bf16* tile = target + (index * tiles + k / TILE_INNER) * 2 * TILE_VALUES;
-                Bf16* place = tile + (row - begin) * TILE_INNER + k % TILE_INNER;
-                place[0] = upper;
-                place[TILE_VALUES] = narrowed(rest - rest == 0.0f ? rest : 0.0f);
-            }
-        }
-    }
-}
-
-template <bool PARTIAL>
-TARGET inline __m512i load(const Bf16* source, int count) {
-    if (!PARTIAL) return _mm512_loadu_si512(source);
-    return _mm512_maskz_loadu_epi16((1u << count) - 1, source);
-}
-
-// Interleave two neighbouring rows as the matrix unit wants them. Of each eight columns, the
-// first four go into one tile and the last four into the other.
-template <bool PARTIAL>
-TARGET inline void interleave(const Bf16* upper, const Bf16* lower, int count,
-                              std::uint32_t* target) {
-    const __m512i a = load<PARTIAL>(upper, count);
-    const __m512i b = lower != nullptr ? load<PARTIAL>(lower, count) : _mm512_setzero_si512();
-    _mm512_store_si512(target, _mm512_unpacklo_epi16(a, b));
-    _mm512_store_si512(target + COLUMNS / 2, _mm512_unpackhi_epi16(a, b));
-}
-
-// Add the bias, apply ReLU and mask, and store one row of both tiles.
-template <bool PARTIAL>
-TARGET inline void finish(const float* sums, const Product<Bf16>& product, std::int64_t row,
-                          std::int64_t column, int count) {
-    const __m512 bias = _mm512_set1_ps(product.bias != nullptr ? product.bias[row] : 0.0f);
-    const __m512 least = _mm512_set1_ps(product.relu ? 0.0f : -INFINITY);
-    // Of two operands, one of them NaN, the second is taken.
-    __m512 first = _mm512_max_ps(least, _mm512_add_ps(_mm512_load_ps(sums), bias));
-    __m512 second =
-        _mm512_max_ps(least, _mm512_add_ps(_mm512_load_ps(sums + COLUMNS / 2), bias));
-    if (product.mask != nullptr) {
-        const __m512i zero = _mm512_setzero_si512();
-        const __m512i mask =
-            load<PARTIAL>(product.mask + row * product.mask_stride + column, count);
-        first = _mm512_mul_ps(first, _mm512_castsi512_ps(_mm512_unpacklo_epi16(zero, mask)));
-        second = _mm512_mul_ps(second, _mm512_castsi512_ps(_mm512_unpackhi_epi16(zero, mask)));
-    }
-    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    __m512i values = _mm512_permutexvar_epi64(
-        order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
-    if (product.least_kept != 0) {
-        const auto words =
-            reinterpret_cast<__m512i>(avx512::random_words(product, row, column));
-        const __m512i least = _mm512_set1_epi16(static_cast<short>(product.least_kept));
-        values = _mm512_maskz_mov_epi16(_mm512_cmpge_epu16_mask(words, least), values);
-    }
-    Bf16* target = product.out + row * product.out_stride + column;
-    if (PARTIAL) {
-        _mm512_mask_storeu_epi16(target, (1u << count) - 1, values);
-    } else {
-        _mm512_storeu_si512(target, values);
-    }
-}
-
-template <bool PARTIAL>
-TARGET void block(const Product<Bf16>& product, std::int64_t column, int count,
-                  std::uint32_t* panel, float* sums) {
-    const std::int64_t tiles = tiles_of(product.inner);
-    const std::int64_t pairs = product.inner / 2;
-    const Bf16* source = product.rows + column;
-    std::uint32_t* target = panel;
-    for (std::int64_t pair = 0; pair < pairs; ++pair) {
-        const Bf16* lower = source + product.rows_stride;
-        prefetch(source);
-        prefetch(lower);
-        interleave<PARTIAL>(source, lower, count, target);
-        source = lower + product.rows_stride;
-        target += COLUMNS;
-    }
-    if (product.inner % 2 != 0) {
-        prefetch(source);
-        interleave<PARTIAL>(source, nullptr, count, target);
-    }
-    for (int index = 0; index < product.blocks; ++index) {
-        const Bf16* weights =
-            static_cast<const Bf16*>(product.prepared) + index * tiles * 2 * TILE_VALUES;
-        // The compiler does not know that the tile instructions read memory.
-        asm volatile("" ::: "memory");
-        _tile_zero(0);
-        _tile_zero(1);
-        for (std::int64_t tile = 0; tile < tiles; ++tile) {
-            const std::uint32_t* values = panel + tile * TILE_ROWS * COLUMNS;
-            _tile_loadd(2, weights, TILE_BYTES);
-            _tile_loadd(4, values, COLUMNS * sizeof(std::uint32_t));
-            _tile_dpbf16ps(0, 2, 4);
-            _tile_loadd(5, values + COLUMNS / 2, COLUMNS * sizeof(std::uint32_t));
-            _tile_dpbf16ps(1, 2, 5);
-            _tile_loadd(3, weights + TILE_VALUES, TILE_BYTES);
-            _tile_dpbf16ps(0, 3, 4);
-            _tile_dpbf16ps(1, 3, 5);
-            weights += 2 * TILE_VALUES;
-        }
-        _tile_stored(0, sums, COLUMNS * sizeof(float));
-        _tile_stored(1, sums + COLUMNS / 2, COLUMNS * sizeof(float));
-        asm volatile("" ::: "memory");
-        const std::int64_t begin = product.first_row(index), end = product.first_row(index + 1);
-        for (std::int64_t row = begin; row < end; ++row) {
-            finish<PARTIAL>(sums + (row - begin) * COLUMNS, product, row, column, count);
-        }
-    }
-}
-
-// Compute the columns from `begin` to before `end`.
-TARGET void compute(const Product<Bf16>& product, std::int64_t begin, std::int64_t end) {
-    thread_local Scratch scratch;
-    const std::int64_t size = tiles_of(product.inner) * TILE_ROWS * COLUMNS;
-    float* sums = scratch.lend<float>(TILE_ROWS * COLUMNS + size);
-    std::uint32_t* panel = reinterpret_cast<std::uint32_t*>(sums + TILE_ROWS * COLUMNS);
-    std::memset(panel, 0, size * sizeof *panel);
-
-    // Another library may rely on its own configuration.
-    TileConfiguration before, tiles;
-    _tile_storeconfig(&before);
-    const std::int64_t most = (product.out_rows + product.blocks - 1) / product.blocks;
-    for (int tile = 0; tile < 6; ++tile) {
-        tiles.row_bytes[tile] = TILE_BYTES;
-        tiles.rows[tile] = static_cast<std::uint8_t>(tile < 4 ? most : TILE_ROWS);
-    }
-    asm volatile("" ::: "memory");
-    _tile_loadconfig(&tiles);
-    std::int64_t column = begin;
-    for (; column + COLUMNS <= end; column += COLUMNS) {
-        block<false>(product, column, COLUMNS, panel, sums);
-    }
-    if (column < end) {
-        block<true>(product, column, static_cast<int>(end - column), panel, sums);
-    }
-    if (before.palette == 0) {
-        _tile_release();
-    } else {
-        _tile_loadconfig(&before);
-    }
-}
-
-#undef TARGET
-
-// Ask the system for leave to use the matrix unit; false if there is none.
-bool allowed() {
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    if (!(d >> 22 & 1) || !(d >> 24 & 1)) return false;  // amx-bf16, amx-tile
-    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
-}  // namespace amx
-
+#include "row_product_amx.h"
+#include "layer_step_amx.h"
 #endif
 
 // A few threads that share out the columns of a product; the caller is one of them. Made when
@@ -495,12 +307,36 @@ int multiply(const std::int64_t* numbers, const float* weight, const float* bias
     return 2;
 }
 
+template <typename Value>
+int repeat(const std::int64_t* numbers, const Value* rows, Value* out, std::uint64_t seed,
+           std::uint32_t least_kept) {
+    Product<Value> product{nullptr, nullptr, rows, numbers[0], out, numbers[1], nullptr, 0,
+                           numbers[2], numbers[2] / numbers[3], numbers[4], false, seed,
+                           least_kept};
+    switch (static_cast<int>(numbers[5])) {
+#if defined(__x86_64__)
+    case AMX:
+    case AVX512:
+        avx512::repeat(product, numbers[3]);
+        return 0;
+    case AVX2:
+        avx2::repeat(product, numbers[3]);
+        return 0;
+#endif
+    case PORTABLE:
+        portable::repeat(product, numbers[3]);
+        return 0;
+    default:
+        return 1;
+    }
+}
+
 }  // namespace
 
 extern "C" {
 
 // The version of these functions: row_product.py refuses any other.
-int row_product_interface() { return 2; }
+int row_product_interface() { return 3; }
 
 // Tell whether this machine can run a kernel.
 int row_product_supports(int kernel) {
@@ -540,6 +376,78 @@ int row_product_bf16(const std::int64_t* numbers, const float* weight, const flo
                      const std::uint16_t* rows, std::uint16_t* out, const std::uint16_t* mask,
                      std::uint64_t seed, std::uint32_t least_kept) {
     return multiply<Bf16>(numbers, weight, bias, rows, out, mask, seed, least_kept);
+}
+
+// Set out[m, n] to mask[m, n] * rows[m / repeats, n]. `numbers`: values from one row to the next of
+// `rows` and of `out`; rows of `out`; repeats; N; the kernel. Seed, `least_kept` and the value
+// returned as above.
+int repeat_rows_fp32(const std::int64_t* numbers, const float* rows, float* out,
+                     std::uint64_t seed, std::uint32_t least_kept) {
+    return repeat<float>(numbers, rows, out, seed, least_kept);
+}
+
+int repeat_rows_bf16(const std::int64_t* numbers, const std::uint16_t* rows, std::uint16_t* out,
+                     std::uint64_t seed, std::uint32_t least_kept) {
+    return repeat<Bf16>(numbers, rows, out, seed, least_kept);
+}
+
+// Lay out topologies (matrices, edges, edges) for layer_step_bf16, as many values; edges a
+// multiple of 32.
+void layer_pack_topology(const float* topology, std::int64_t matrices, std::int64_t edges,
+                         std::uint16_t* packed) {
+#if defined(WITH_AMX)
+    amx::pack_topology(topology, matrices, edges, packed);
+#endif
+}
+
+// Step one layer. `numbers`: streams; edges; channels in; channels out; frames of the ring; the
+// newest of them; subsets; whether W comes before U; whether the outer residual is there; whether
+// an output is due; values from one row of `out` to the next, and of `mask`; the most threads.
+// `buffer` is aligned to 64 bytes. Needs the kernel AMX. Returns 0, 1 without it, 2 if there is no memory.
+int layer_step_bf16(const std::int64_t* numbers, const std::uint16_t* topology,
+                    const float* mixing, const float* mixing_bias, const float* temporal,
+                    const float* temporal_bias, std::uint16_t* buffer, std::uint16_t* out,
+                    const std::uint16_t* mask, std::uint64_t seed, std::uint32_t least_kept) try {
+#if defined(WITH_AMX)
+    amx::Layer layer{};
+    layer.streams = numbers[0];
+    layer.edges = numbers[1];
+    layer.in_channels = numbers[2];
+    layer.out_channels = numbers[3];
+    layer.frames = numbers[4];
+    layer.position = numbers[5];
+    layer.subsets = numbers[6];
+    layer.mixes_first = numbers[7] != 0;
+    layer.is_due = numbers[9] != 0;
+    layer.topology = topology;
+    layer.buffer = buffer;
+    layer.choose_parts();
+    thread_local Scratch mixing_memory, temporal_memory;
+    layer.mixing.weight = mixing;
+    layer.mixing.bias = mixing_bias;
+    layer.mixing.out_rows = (layer.mixes_first ? 1 + layer.subsets : 1) * layer.out_channels;
+    layer.mixing.inner = (layer.mixes_first ? 1 : 1 + layer.subsets) * layer.in_channels;
+    amx::prepare(layer.mixing, mixing_memory);
+    if (layer.is_due) {
+        layer.temporal = {temporal, temporal_bias, buffer, layer.columns(), out, numbers[10], mask,
+                          numbers[11], layer.out_channels,
+                          layer.ring_rows() + (numbers[8] != 0 ? layer.in_channels : 0),
+                          layer.columns(), true, seed, least_kept};
+        amx::prepare(layer.temporal, temporal_memory);
+    }
+    const std::int64_t parts = layer.parts();
+    const int threads = static_cast<int>(std::min(numbers[12], parts));
+    if (threads <= 1) {
+        for (std::int64_t part = 0; part < parts; ++part) amx::step_part(&layer, part);
+    } else {
+        workers().run(amx::step_part, &layer, parts, threads);
+    }
+    return 0;
+#else
+    return 1;
+#endif
+} catch (const std::bad_alloc&) {
+    return 2;
 }
 
 }  // extern "C"

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fer_perception.models.dropout import keep_mask, seeded_generator
 
-INTERFACE = 2  # version of the functions in row_product.cpp
+INTERFACE = 3  # version of the functions in row_product.cpp
 LOGGER = logging.getLogger(__name__)
 
 
@@ -169,6 +169,67 @@ def row_product(
         raise MemoryError(f'no memory to multiply weights of shape {tuple(weight.shape)}')
 
 
+def repeat_rows(
+    rows: Tensor,
+    out: Tensor,
+    *,
+    mask: RandomMask | None = None,
+    kernel: Kernel | None = None,
+) -> None:
+    """Set out[m, n] to mask[m, n] * rows[m // repeats, n], repeats = M of out / M of rows.
+
+    rows: (M, N), out: (M * repeats, N), both float32 or both bfloat16, on the CPU, columns next to
+    each other, rows at any distance; they share no memory. `kernel` None is the best. Raises
+    ValueError if an argument is not as described.
+    """
+    if rows.ndim != 2 or out.ndim != 2 or not rows.numel() or rows.shape[1] != out.shape[1]:
+        raise ValueError(
+            f'rows must be (M, N) and out (M * repeats, N), not {tuple(rows.shape)} and '
+            f'{tuple(out.shape)}'
+        )
+    repeats, rest = divmod(len(out), len(rows))
+    if rest or not repeats:
+        raise ValueError(f'out must have a multiple of the {len(rows)} rows, not {len(out)}')
+    if rows.dtype != out.dtype or rows.dtype not in (torch.float32, torch.bfloat16):
+        raise ValueError(
+            f'rows and out must both be torch.float32 or torch.bfloat16, not {rows.dtype} and '
+            f'{out.dtype}'
+        )
+    columns = rows.shape[1]
+    for name, tensor in (('rows', rows), ('out', out)):
+        if not tensor.is_cpu or (columns > 1 and tensor.stride(1) != 1):
+            raise ValueError(f'{name} must be on the CPU, its columns of stride 1')
+    kernel = available_kernels()[-1] if kernel is None else kernel
+    library = library_with(kernel)
+    if library is None:
+        wide = rows.repeat_interleave(repeats, dim=0)  # (M * repeats, N)
+        out.copy_(wide if mask is None else wide * _draw(mask, out))
+        return
+    numbers = (rows.stride(0), out.stride(0), len(out), repeats, columns, kernel)
+    function = (
+        library.repeat_rows_bf16 if rows.dtype == torch.bfloat16 else library.repeat_rows_fp32
+    )
+    function(
+        (ctypes.c_int64 * len(numbers))(*numbers),
+        rows.data_ptr(),
+        out.data_ptr(),
+        0 if mask is None else mask.mixed_seed,
+        0 if mask is None else mask.least_kept,
+    )
+
+
+def library_with(kernel: Kernel) -> ctypes.CDLL | None:
+    """Return the compiled library, or None if the kernel is torch.
+
+    Raises ValueError if this machine cannot run the kernel.
+    """
+    if kernel not in (available := available_kernels()):
+        raise ValueError(
+            f'kernel {kernel.name} cannot run here, only {", ".join(k.name for k in available)}'
+        )
+    return None if kernel is Kernel.TORCH else _library()
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Load the compiled library; None if there is none that can be used."""
@@ -196,6 +257,21 @@ def _library() -> ctypes.CDLL | None:
             *[ctypes.c_void_p] * 5,
             *[ctypes.c_uint64, ctypes.c_uint32],
         ]
+    for function in (library.repeat_rows_fp32, library.repeat_rows_bf16):
+        function.argtypes = [
+            ctypes.POINTER(ctypes.c_int64),
+            *[ctypes.c_void_p] * 2,
+            *[ctypes.c_uint64, ctypes.c_uint32],
+        ]
+    library.layer_pack_topology.argtypes = [
+        ctypes.c_void_p, *[ctypes.c_int64] * 2, ctypes.c_void_p
+    ]
+    library.layer_pack_topology.restype = None
+    library.layer_step_bf16.argtypes = [
+        ctypes.POINTER(ctypes.c_int64),
+        *[ctypes.c_void_p] * 8,
+        *[ctypes.c_uint64, ctypes.c_uint32],
+    ]
     return library
 
 
@@ -283,13 +359,8 @@ def _plan(
     kernel: Kernel | None,
 ) -> _Plan:
     """Check that the arguments of a product fit together; ValueError if they do not."""
-    available = available_kernels()
-    if kernel is None:
-        kernel = available[-1]
-    elif kernel not in available:
-        raise ValueError(
-            f'kernel {kernel.name} cannot run here, only {", ".join(k.name for k in available)}'
-        )
+    kernel = available_kernels()[-1] if kernel is None else kernel
+    library = library_with(kernel)
     if threads < 1:
         raise ValueError(f'threads must be 1 or more, not {threads}')
     shape, strides, dtype = weight
@@ -325,9 +396,8 @@ def _plan(
     if out_rows > 1 and out[1][0] < columns:
         raise ValueError(f'rows of out must not share memory, as they do in {_said(out)}')
 
-    library = _library()
     multiply = None
-    if library is not None and kernel is not Kernel.TORCH:
+    if library is not None:
         bf16 = dtype == torch.bfloat16
         multiply = library.row_product_bf16 if bf16 else library.row_product_fp32
     mask_stride = 0 if mask is None or mask[0][0] == 1 else mask[1][0]

@@ -182,4 +182,20 @@ TARGET static void compute(const Product<Value>& product, std::int64_t begin, st
     }
 }
 
+// Write each of `rows` `repeats` times, every copy with its own mask.
+template <typename Value>
+TARGET static void repeat(const Product<Value>& product, std::int64_t repeats) {
+    for (std::int64_t row = 0; row < product.out_rows; ++row) {
+        const Value* source = product.rows + row / repeats * product.rows_stride;
+        std::int64_t column = 0;
+        for (; column + COLUMNS <= product.columns; column += COLUMNS) {
+            finish<false>(load(source + column), product, row, column, COLUMNS);
+        }
+        if (column < product.columns) {
+            const int count = static_cast<int>(product.columns - column);
+            finish<true>(load_columns<true>(source + column, count), product, row, column, count);
+        }
+    }
+}
+
 }  // namespace KERNEL

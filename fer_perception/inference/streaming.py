@@ -8,7 +8,8 @@ stay in the rings: for every window this is windowed Monte Carlo dropout. With c
 stream equals `PstBln.logits_over_time` on the frames since the last reset.
 
 Shapes: S samples, C channels, E edges, K kernel size. Features of one frame are kept as
-(C, S * E), so that every product is one large matrix product.
+(C, S * E), so that every product is one large matrix product. Where a compiled step computes a
+whole layer, E is rounded up by edges that are connected to nothing.
 """
 
 import random
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor
 
 from fer_perception.inference.folding import FoldedLayer, FoldedPstBln
+from fer_perception.inference.layer_step import LayerStep, layer_step_is_available, padded_edges
 from fer_perception.inference.mask_bank import StreamMasks
 from fer_perception.inference.row_product import (
     LARGEST_SEED,
     RandomMask,
     native_is_available,
+    repeat_rows,
     row_product,
 )
 from fer_perception.inference.row_product import description as row_product_description
@@ -60,11 +63,18 @@ class TorchStreamingPstBln(StreamingNetwork['TorchStream']):
         self.dtype = PRECISIONS[precision]
         self._generator = seeded_generator(seed, device=torch.device('cpu'))
         self._seeds = random.Random(int(torch.randint(2**62, (1,), generator=self._generator)))
+        has_steps = self.dtype == torch.bfloat16 and layer_step_is_available()
+        self.edges = padded_edges(self.config.edges) if has_steps else self.config.edges
+        # What all samples share, before the first dropout, is computed in fp32.
+        self.shared_layers = 1 if self.config.dropout_position == 'after' else 0
         self.layers = [
-            # What all samples share is computed in fp32.
-            layer
-            if index == 0 and self._is_after
-            else replace(layer, topology=layer.topology.to(self.dtype))
+            replace(layer, topology=layer.topology.to(self.dtype))
+            if index >= self.shared_layers
+            else layer
+            for index, layer in enumerate(self.folded.layers)
+        ]
+        self.steps = [
+            LayerStep(layer) if has_steps and index >= self.shared_layers else None
             for index, layer in enumerate(self.folded.layers)
         ]
         self._masks = StreamMasks(self.config, dtype=self.dtype, generator=self._generator)
@@ -101,10 +111,6 @@ class TorchStreamingPstBln(StreamingNetwork['TorchStream']):
             self._scratch = like.new_empty(rows * columns)
         return self._scratch[: rows * columns].view(rows, columns)
 
-    @property
-    def _is_after(self) -> bool:
-        return self.config.dropout_position == 'after'
-
 
 class TorchStream(ExpressionStream):
     """The state of one face: what its layers remember, for every Monte Carlo sample."""
@@ -113,15 +119,16 @@ class TorchStream(ExpressionStream):
         super().__init__(network.config)
         self._network = network
         self._window = network.config.pooled_frames
-        self._is_after = network.config.dropout_position == 'after'
         self._samples = network.samples
         streams = max(self._samples, 1)
         edges, channels = network.config.edges, network.config.channels[-1]
         self._layers = [
-            LayerStream(layer, streams=streams if index or not self._is_after else 1, edges=edges)
-            for index, layer in enumerate(network.layers)
+            LayerStream(layer, streams=1, edges=edges)
+            if index < network.shared_layers
+            else LayerStream(layer, streams=streams, edges=network.edges, compiled_step=step)
+            for index, (layer, step) in enumerate(zip(network.layers, network.steps, strict=True))
         ]
-        self._last = torch.zeros(channels, streams, edges, dtype=network.dtype)
+        self._last = torch.zeros(channels, streams, network.edges, dtype=network.dtype)
         self._last_fp32 = torch.zeros(channels, streams, edges)
         self._pooled = torch.zeros(self._window, channels, streams)  # ring of the window
         self._sum = torch.zeros(channels, streams, dtype=torch.float64)
@@ -169,11 +176,12 @@ class TorchStream(ExpressionStream):
         vectors = torch.from_numpy(np.asarray(edge_vectors, np.float32))
         frame = vectors * folded.input_scale + folded.input_shift  # (2, E)
         first = self._layers[0].input
-        _part(frame, None if self._is_after or not self._samples else next(due), first)
+        is_after = network.shared_layers > 0
+        _part(frame, None if is_after or not self._samples else next(due), first)
         self._frames += 1
         for index, layer in enumerate(self._layers):
             is_last = index + 1 == len(self._layers)
-            mask = next(due) if self._samples and (self._is_after or not is_last) else None
+            mask = next(due) if self._samples and (is_after or not is_last) else None
             target = self._last if is_last else self._layers[index + 1].input
             if not layer.step(network, target, mask):
                 break  # between two strides: nothing new from here on
@@ -186,7 +194,7 @@ class TorchStream(ExpressionStream):
 
     def _pool(self) -> None:
         """Move the window: the newest mean over the edges comes in, the oldest goes out."""
-        self._last_fp32.copy_(self._last)
+        self._last_fp32.copy_(self._last[..., : self._network.config.edges])
         edges_mean = self._last_fp32.mean(-1)  # (C, S)
         slot = self._pooled[self._pooled_frames % self._window]  # (C, S)
         # In float64 the sum stays exact to the last digits of float32 for years of frames.
@@ -199,7 +207,7 @@ class TorchStream(ExpressionStream):
         if samples == self._samples:
             return
         index = torch.arange(samples) % self._samples
-        for layer in self._layers[1:] if self._is_after else self._layers:
+        for layer in self._layers[self._network.shared_layers :]:
             layer.resize(index)
         self._last, self._last_fp32 = self._last[:, index], self._last_fp32[:, index]
         self._pooled, self._sum = self._pooled[..., index], self._sum[..., index]
@@ -217,16 +225,25 @@ class LayerStream:
 
     One block of rows (S * E each): the ring of the last K spatial outputs, C_out rows a frame;
     the layer's input X, C_in rows; where the topology comes first, U_b X, C_in rows for each
-    subset. So both products of a layer take rows that lie together.
+    subset. So both products of a layer take rows that lie together. A compiled step needs no
+    memory for U_b X.
     """
 
-    def __init__(self, layer: FoldedLayer, *, streams: int, edges: int) -> None:
+    def __init__(
+        self,
+        layer: FoldedLayer,
+        *,
+        streams: int,
+        edges: int,
+        compiled_step: LayerStep | None = None,
+    ) -> None:
         self._layer = layer
         self._edges = edges
+        self._compiled_step = compiled_step
         self._ring_rows = layer.kernel_size * layer.out_channels
         self._topologies = list(layer.topology)
         rows = self._ring_rows + layer.in_channels
-        if not layer.mixes_first:
+        if not layer.mixes_first and compiled_step is None:
             rows += layer.subsets * layer.in_channels
         self._set(torch.zeros(rows, streams * edges, dtype=layer.topology.dtype))
         self.reset()
@@ -265,13 +282,21 @@ class LayerStream:
         position = self._frames % layer.kernel_size
         is_due = self._frames % layer.stride == 0
         self._frames += 1
+        if self._compiled_step is not None:
+            self._compiled_step(
+                self.buffer,
+                position=position,
+                out=target.view(len(target), -1) if is_due else None,  # (C_out, S * E)
+                mask=self._flat(mask) if isinstance(mask, Tensor) else mask,
+            )
+            return is_due
         self._spatial(self._slots[position], network)
         if not is_due:
             return False
         product = (layer.temporal[position], layer.temporal_bias, self._temporal_rows)
         if target.shape[1] == self._streams and target.dtype == self.buffer.dtype:
             if isinstance(mask, Tensor):
-                mask = mask.expand(-1, -1, self._edges).flatten(1)  # (C_out or 1, S * E)
+                mask = self._flat(mask)
             row_product(*product, target.view(len(target), -1), relu=True, mask=mask)
             return True
         # One stream in fp32, shared by all samples until they part here.
@@ -284,6 +309,13 @@ class LayerStream:
         """Keep or repeat streams."""
         rows = self.buffer.view(len(self.buffer), self._streams, self._edges)[:, index]
         self._set(rows.flatten(1))  # (rows, S * E)
+
+    def _flat(self, mask: Tensor) -> Tensor:
+        """Lay a mask out as features are: (C_out or 1, S or 1, E or 1) -> (C_out or 1, S * E)."""
+        missing = self._edges - mask.shape[-1]
+        if mask.shape[-1] > 1 and missing:
+            mask = torch.nn.functional.pad(mask, (0, missing))
+        return mask.expand(-1, self._streams, self._edges).flatten(1)
 
     def _spatial(self, slot: Tensor, network: TorchStreamingPstBln) -> None:
         """Write ReLU(U X W + R X) to a slot of the ring, (C_out, S * E)."""
@@ -310,13 +342,10 @@ class LayerStream:
 def _part(features: Tensor, mask: Tensor | RandomMask | None, target: Tensor) -> None:
     """Give what all samples share, (C, E), to each of them, times its mask: (C, S, E)."""
     features = features.to(target.dtype)
-    if isinstance(mask, RandomMask):
-        channels, samples, edges = target.shape
-        # One row of weights for each channel and sample, which picks the channel.
-        weight = torch.eye(channels).repeat_interleave(samples, dim=0)  # (C * S, C)
-        rows = target.view(channels * samples, edges)  # (C * S, E)
-        row_product(weight, None, features, rows, relu=False, mask=mask)
-    elif mask is not None:
-        torch.mul(features[:, None], mask, out=target)
+    channels, samples, padded = target.shape
+    edges = features.shape[-1]
+    if mask is None or isinstance(mask, RandomMask):
+        rows = target.view(channels * samples, padded)[:, :edges]  # (C * S, E)
+        repeat_rows(features, rows, mask=mask)
     else:
-        target.copy_(features[:, None].expand_as(target))
+        torch.mul(features[:, None], mask, out=target[..., :edges])

@@ -24,6 +24,7 @@ from fer_perception.inference.row_product import (
     available_kernels,
     description,
     native_is_available,
+    repeat_rows,
     row_product,
 )
 
@@ -439,3 +440,50 @@ def test_finds_every_overlap_and_no_other(data: st.DataObject) -> None:
     else:
         row_product(weight, None, rows, out, relu=True)
         assert bool((out == len(rows)).all()) and bool((rows == 1.0).all())
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@given(
+    rows=st.integers(1, 5),
+    repeats=st.integers(1, 9),
+    columns=st.integers(1, 100),
+    extra=st.integers(0, 40),
+    seed=st.none() | st.integers(0, LARGEST_SEED),
+)
+@settings(max_examples=40, deadline=None)
+def test_rows_are_repeated_each_with_its_own_mask(
+    kernel: Kernel,
+    dtype: torch.dtype,
+    rows: int,
+    repeats: int,
+    columns: int,
+    extra: int,
+    seed: int | None,
+) -> None:
+    source = torch.randn(rows, columns).to(dtype)
+    buffer = torch.full((rows * repeats, columns + extra), GUARD, dtype=dtype)
+    out = buffer[:, :columns]
+    mask = None if seed is None else RandomMask(seed, 0.4)
+    repeat_rows(source, out, mask=mask, kernel=kernel)
+    expected = source.repeat_interleave(repeats, dim=0)
+    if mask is not None:
+        kept = torch.empty(out.shape, dtype=dtype)
+        ones = torch.ones(1, columns, dtype=dtype)
+        row_product(torch.ones(len(out), 1), None, ones, kept, relu=False, mask=mask,
+                    kernel=kernel)
+        expected = expected * kept
+    assert torch.equal(out, expected)
+    assert (buffer[:, columns:] == GUARD).all()
+
+
+def test_repeating_refuses_what_does_not_fit() -> None:
+    rows, out = torch.ones(2, 5), torch.ones(4, 5)
+    for wrong in (torch.ones(5), torch.ones(2, 4), torch.ones(0, 5)):
+        with pytest.raises(ValueError, match='must be'):
+            repeat_rows(wrong, out)
+    with pytest.raises(ValueError, match='multiple of the 2 rows, not 3'):
+        repeat_rows(rows, out[:3])
+    with pytest.raises(ValueError, match='must both be'):
+        repeat_rows(rows, out.bfloat16())
+    with pytest.raises(ValueError, match='columns of stride 1'):
+        repeat_rows(rows, torch.ones(5, 4).T)
