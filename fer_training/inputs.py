@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fer_perception.graph.baseline import Baseline
 from fer_perception.graph.landmarks import INNER_LANDMARKS, MIRROR
 
 FIRST = int(INNER_LANDMARKS[0])
@@ -57,14 +58,22 @@ class NetworkInput:
     # vectors already; None: the network reads landmarks
     edges: Tensor | None
     augmentation: Augmentation = Augmentation(mirror=False)
+    baseline_frames: int = 0  # span of the baseline that a streaming network sees; 0: none
 
     def __call__(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Prepare a batch, augmented if there is a generator.
 
         features: (N, 2, T, 51) landmarks, or (N, 2, T, E) edge vectors, which pass as they are.
-        Returns (N, 2, T, V): V = E, or 51 without edges. Raises ValueError for features of
+        Returns (N, 2, T, V): V = E, or 51 without edges; with a baseline (N, 4, T, V), the
+        sequences beginning as streams do. Raises ValueError for features of
         another size; where the edges are unknown, it is the network that checks it.
         """
+        vectors = self._vectors(features, generator)
+        if not self.baseline_frames:
+            return vectors
+        return torch.from_numpy(Baseline(frames=self.baseline_frames).push(vectors.numpy()))
+
+    def _vectors(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
         size = features.shape[-1]
         if self.edges is not None and len(self.edges) in (0, size):
             return features

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from fer_perception.graph.baseline import Baseline
 from fer_perception.graph.edges import edge_vectors
 from fer_perception.graph.normalization import normalize_landmarks
 from fer_perception.graph.resampling import TrackResampler
@@ -56,9 +57,9 @@ class ExpressionRecognizer:
         rate (a camera faster than the model) is missing from the answer. After a gap of more than
         a second a face starts anew. Raises ValueError for landmarks that are no face.
         """
-        due: dict[str, np.ndarray] = {}  # edge vectors (2, n, E) of each face, n > 0
+        due: dict[str, np.ndarray] = {}  # (C, n, E) of each face, n > 0
         for face_id, landmarks in faces.items():
-            vectors = self._edge_vectors(face_id, landmarks, time_s)
+            vectors = self._network_input(face_id, landmarks, time_s)
             if vectors.shape[1]:
                 due[face_id] = vectors
         steps = sum(vectors.shape[1] for vectors in due.values())
@@ -83,15 +84,16 @@ class ExpressionRecognizer:
         for face_id in self._faces.keys() - set(face_ids):
             del self._faces[face_id]
 
-    def _edge_vectors(self, face_id: str, landmarks: np.ndarray, time_s: float) -> np.ndarray:
-        """Return the edge vectors of the ticks that a frame completes: (2, n, E)."""
+    def _network_input(self, face_id: str, landmarks: np.ndarray, time_s: float) -> np.ndarray:
+        """Return what the network reads at the ticks that a frame completes: (C, n, E)."""
         normalized = normalize_landmarks(landmarks, self._description.normalization)
         face = self._faces.get(face_id)
         if face is None:
-            face = self._faces[face_id] = _FaceStream(self._network, self._description.frame_rate)
+            face = self._faces[face_id] = _FaceStream(self._network, self._description)
         if face.resampler.breaks_before(time_s):
-            face.stream.reset()
-        return edge_vectors(face.resampler.push(time_s, normalized), self._edges)
+            face.reset()
+        vectors = edge_vectors(face.resampler.push(time_s, normalized), self._edges)  # (2, n, E)
+        return vectors if face.baseline is None else face.baseline.push(vectors)
 
     def _estimate(self, face_id: str, logits: np.ndarray) -> ExpressionEstimate:
         samples = softmax(logits / self._description.temperature, axis=-1)  # (S, C)
@@ -104,6 +106,16 @@ class ExpressionRecognizer:
 
 
 class _FaceStream:
-    def __init__(self, network: StreamingNetwork[Any], frame_rate: float) -> None:
+    """What is remembered of one face."""
+
+    def __init__(self, network: StreamingNetwork[Any], description: ModelDescription) -> None:
         self.stream: ExpressionStream = network.stream()
-        self.resampler = TrackResampler(frame_rate=frame_rate)
+        self.resampler = TrackResampler(frame_rate=description.frame_rate)
+        span = description.baseline_frames
+        self.baseline = Baseline(frames=span) if span else None
+
+    def reset(self) -> None:
+        """Forget the frames before a gap; the resampler finds gaps by itself."""
+        self.stream.reset()
+        if self.baseline is not None:
+            self.baseline.reset()

@@ -19,7 +19,7 @@ from fer_perception.graph.normalization import NORMALIZATIONS
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_perception.uncertainty.estimate import DecisionRule
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ARCHITECTURE = 'pst_bln'
 CLIP_SAMPLINGS = ('intervals', 'first_and_last')
 CLIP_DISPLACEMENTS = ('none', 'first', 'mean')
@@ -40,6 +40,8 @@ class ModelDescription:
     classes: tuple[str, ...]  # labels in the order of the outputs
     normalization: str  # 'similarity', 'centred' or, of clips only, 'track'
     frame_rate: float = 0.0  # frames per second that a streaming network expects
+    # Seconds of the baseline beside which a streaming network sees every frame; 0: it sees none
+    baseline_s: float = 0.0
     clip_frames: int = 0  # or, of a network that reads whole clips: frames of a clip
     clip_sampling: str = CLIP_SAMPLINGS[0]  # which frames of a track make its clip
     clip_displacement: str = CLIP_DISPLACEMENTS[0]  # frame of a clip subtracted from all of it
@@ -79,9 +81,24 @@ class ModelDescription:
                 'either frame_rate (the network streams) or clip_frames (it reads whole clips) '
                 f'must be positive, not {self.frame_rate} and {self.clip_frames}'
             )
+        if not 0 <= self.baseline_s < float('inf') or (self.baseline_s and self.clip_frames):
+            raise ValueError(
+                'baseline_s must be 0 or more, and 0 for a network that reads whole clips, not '
+                f'{self.baseline_s}'
+            )
+        if self.baseline_s and self.network.in_channels != 4:
+            raise ValueError(
+                'a network that sees a baseline must have 4 in_channels, not '
+                f'{self.network.in_channels}'
+            )
         if not 0 < self.temperature < float('inf'):
             raise ValueError(f'temperature must be positive, not {self.temperature}')
         _ = self.rule  # checks the thresholds
+
+    @property
+    def baseline_frames(self) -> int:
+        """The span of the baseline in frames, 0 for none."""
+        return max(1, round(self.baseline_s * self.frame_rate)) if self.baseline_s else 0
 
     @property
     def rule(self) -> DecisionRule:

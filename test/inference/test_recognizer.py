@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from faces_made import face_landmarks, transformed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models_made import description_of, small_network
 
+from fer_perception.graph.baseline import Baseline
+from fer_perception.graph.edges import edge_vectors
+from fer_perception.graph.normalization import normalize_landmarks
 from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.inference.recognizer import ExpressionRecognizer
 from fer_perception.inference.sample_budget import LEAST_SAMPLES
@@ -94,11 +98,6 @@ def test_a_slower_camera_fills_the_window_as_fast() -> None:
 
 def test_live_answers_are_those_of_the_clip() -> None:
     """The mean over many samples agrees with windowed Monte Carlo dropout within five errors."""
-    import torch
-
-    from fer_perception.graph.edges import edge_vectors
-    from fer_perception.graph.normalization import normalize_landmarks
-
     loaded = model(temperature=1.7)
     landmarks = face_landmarks(frames=12)
     live = read(recognizer_of(loaded, mc_samples=2000, seed=1), landmarks)[-1]
@@ -109,6 +108,22 @@ def test_live_answers_are_those_of_the_clip() -> None:
     )[:, 0].numpy()
     error = 5 * clip.std(0) / np.sqrt(1000)
     assert (np.abs(live.probabilities - clip.mean(0)) < error + 1e-6).all()
+
+
+def test_a_face_is_seen_beside_its_baseline_which_a_gap_ends() -> None:
+    network = small_network(in_channels=4, dropout=1e-9)  # masks that drop nothing
+    loaded = LoadedModel(network, description_of(network, baseline_s=0.2))
+    landmarks = face_landmarks(frames=20)
+    recognizer = recognizer_of(loaded, mc_samples=1)
+    vectors = edge_vectors(normalize_landmarks(landmarks), loaded.description.edges)
+    with torch.no_grad():
+        clip = network.logits_over_time(
+            torch.from_numpy(Baseline(frames=6).push(vectors))[None]
+        )[0].softmax(-1)
+    for start_s in (0.0, 50.0):  # the second time after a gap
+        for index, frame in enumerate(landmarks):
+            live = recognizer.update({'a0000': frame}, start_s + index / 30)['a0000']
+            assert np.allclose(live.probabilities, clip[index], atol=1e-5)
 
 
 def test_after_a_gap_a_face_starts_anew() -> None:

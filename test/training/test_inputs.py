@@ -7,6 +7,7 @@ import torch
 from faces_made import face_landmarks
 from torch import Tensor
 
+from fer_perception.graph.baseline import Baseline
 from fer_perception.graph.edges import edge_vectors, load_edge_list
 from fer_perception.graph.landmarks import INNER_LANDMARKS, mirror_landmarks
 from fer_perception.graph.normalization import normalize_landmarks
@@ -95,3 +96,12 @@ def test_the_same_generator_gives_the_same_and_none_gives_no_augmentation() -> N
 def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Augmentation(**bad)  # type: ignore[arg-type]
+
+
+def test_a_network_sees_the_baseline_as_a_stream_does() -> None:
+    points = features(faces(9))
+    vectors = NetworkInput(edges=EDGES)(points)
+    given = NetworkInput(edges=EDGES, baseline_frames=6)(points)
+    assert given.shape == (len(points), 4, *vectors.shape[2:])
+    for vector, result in zip(vectors, given, strict=True):
+        np.testing.assert_array_equal(result, Baseline(frames=6).push(vector.numpy()))
