@@ -56,27 +56,60 @@ def calibrate(
     """
     logits, targets = _sample_logits(network, data, network_input, mc_samples, every, seed)
 
-    def negative_log_likelihood(log_temperature: float) -> float:
-        mean = softmax(logits / np.exp(log_temperature), axis=-1).mean(0)  # (M, C)
-        return float(-np.log(mean[np.arange(len(targets)), targets] + 1e-12).mean())
-
-    best = minimize_scalar(negative_log_likelihood, bounds=(-2.0, 2.0), method='bounded')
-    temperature = float(np.exp(best.x))
+    temperature = fit_temperature(logits, targets)
     mean = softmax(logits / temperature, axis=-1).mean(0)  # (M, C)
     confidence, right = mean.max(-1), mean.argmax(-1) == targets
-    threshold = _lowest_threshold(confidence, right, max_risk, lowest_threshold)
+    threshold = threshold_for_risk(confidence, right, max_risk, lowest=lowest_threshold)
     confident = confidence >= threshold
     return Calibration(
         temperature=temperature,
         abstention_threshold=threshold,
         accuracy=float(right.mean()),
         macro_f1=float(f1_score(targets, mean.argmax(-1), average='macro')),
-        negative_log_likelihood=float(best.fun),
+        negative_log_likelihood=_negative_log_likelihood(mean, targets),
         coverage=float(confident.mean()),
         risk=float(1.0 - right[confident].mean()) if confident.any() else 0.0,
         frames=len(targets),
         mc_samples=mc_samples,
     )
+
+
+def fit_temperature(
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """Find the temperature of the lowest negative log-likelihood, from e^-2 to e^2.
+
+    logits: (S, M, C) of S samples, whose mean softmax is judged; targets: (M,) class indices;
+    weights: (M,) of the answers, alike if None (Guo et al., "On Calibration of Modern Neural
+    Networks", 2017, 4.2).
+    """
+    answers = np.arange(len(targets))
+
+    def loss(log_temperature: float) -> float:
+        mean = softmax(logits / np.exp(log_temperature), axis=-1).mean(0)  # (M, C)
+        return float(np.average(-np.log(mean[answers, targets] + 1e-12), weights=weights))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method='bounded').x))
+
+
+def threshold_for_risk(
+    confidence: np.ndarray, right: np.ndarray, max_risk: float, *, lowest: float
+) -> float:
+    """Find the lowest threshold, not below `lowest`, that keeps a risk.
+
+    At most `max_risk` of the answers whose confidence reaches it are wrong. confidence: (M,) 0 to
+    1; right: (M,) bool. The threshold lies in the middle between two confidences, so that
+    rounding does not matter. Returns 1 where no threshold keeps the risk.
+    """
+    order = np.argsort(-confidence, kind='stable')
+    falling = confidence[order]
+    risk = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    below = np.append(falling[1:], 0.0)  # the next confidence that would have to count as well
+    allowed = np.flatnonzero((below < falling) & (falling >= lowest) & (risk <= max_risk))
+    if not len(allowed):
+        return 1.0 if (confidence >= lowest).any() else lowest
+    last = allowed[-1]
+    return max(lowest, float(falling[last] + below[last]) / 2)
 
 
 def measure_accuracy(
@@ -132,12 +165,6 @@ def _sample_logits(
     return np.concatenate(logits, axis=1)[:, known], np.concatenate(targets)[known]
 
 
-def _lowest_threshold(
-    confidence: np.ndarray, right: np.ndarray, max_risk: float, lowest: float
-) -> float:
-    order = np.argsort(-confidence)
-    risk = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-    allowed = np.flatnonzero(risk <= max_risk)
-    if not len(allowed):
-        return 1.0
-    return max(lowest, float(confidence[order][allowed[-1]]))
+def _negative_log_likelihood(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    likelihoods = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(likelihoods + 1e-12).mean())

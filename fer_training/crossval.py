@@ -34,6 +34,7 @@ from fer_training.source import ClipSource
 
 FOLD_FILE = 'fold.json'
 PREDICTIONS_FILE = 'predictions.npz'
+CHECKPOINT_FILE = 'fit.checkpoint'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def run_fold(job: FoldJob) -> FoldOutcome:
     training, validation = job.load()
     job.folder.mkdir(parents=True, exist_ok=True)
     network = job.plan.carry_out(
-        TrainingSet.of_clips(training), folder=job.folder, progress=False, log=_silent
+        TrainingSet.of_clips(training), checkpoint=job.folder / CHECKPOINT_FILE, progress=False,
+        log=silent,
     )
     predictions = predict_clips(
         network.cpu(),
@@ -189,36 +191,67 @@ def write_crossval(path: Path, result: CrossvalResult, predictions: Predictions)
     write_result(path, result)
 
 
-def _settings(job: FoldJob) -> dict[str, Any]:
+def settings_of(job: Any) -> dict[str, Any]:
+    """Return the settings of a job, a frozen dataclass with a folder, as fold.json keeps them."""
     values = asdict(job)
     del values['folder']
     settings: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return settings
 
 
-def _write_outcome(job: FoldJob, outcome: FoldOutcome) -> None:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    write_predictions(job.folder / PREDICTIONS_FILE, outcome.predictions)
-    content = {
-        'settings': _settings(job),
-        'result': asdict(outcome.result),
-        'parameters_without_topology': outcome.parameters_without_topology,
-        'parameters_with_topology': outcome.parameters_with_topology,
-    }
-    temporary = (job.folder / FOLD_FILE).with_suffix('.part')
-    temporary.write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-    temporary.replace(job.folder / FOLD_FILE)
+def read_fold_file(job: Any) -> dict[str, Any] | None:
+    """Read the fold.json of a job; None if the fold is not done.
 
-
-def _read_outcome(job: FoldJob) -> FoldOutcome | None:
+    Raises ValueError if it is damaged or of other settings.
+    """
     path = job.folder / FOLD_FILE
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text('utf-8'))
-        settings, result = content['settings'], content['result']
-        if settings != _settings(job):
+        content: dict[str, Any] = json.loads(path.read_text('utf-8'))
+        if content['settings'] != settings_of(job):
             raise ValueError('it is of other settings')
+    except (ValueError, KeyError, TypeError) as error:
+        raise cannot_be_used(path, error) from error
+    return content
+
+
+def write_fold_file(job: Any, content: dict[str, Any]) -> None:
+    """Write the fold.json of a job: from then on the fold is done."""
+    path = job.folder / FOLD_FILE
+    temporary = path.with_suffix('.part')
+    temporary.write_text(
+        json.dumps({'settings': settings_of(job), **content}, indent=1) + '\n', 'utf-8'
+    )
+    temporary.replace(path)
+
+
+def cannot_be_used(path: Path, error: Exception) -> ValueError:
+    """Make the error of a file of a fold that is not what it should be."""
+    return ValueError(
+        f'{path} cannot be used: {error}; choose another folder, or remove this one'
+    )
+
+
+def _write_outcome(job: FoldJob, outcome: FoldOutcome) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(job.folder / PREDICTIONS_FILE, outcome.predictions)
+    write_fold_file(
+        job,
+        {
+            'result': asdict(outcome.result),
+            'parameters_without_topology': outcome.parameters_without_topology,
+            'parameters_with_topology': outcome.parameters_with_topology,
+        },
+    )
+
+
+def _read_outcome(job: FoldJob) -> FoldOutcome | None:
+    content = read_fold_file(job)
+    if content is None:
+        return None
+    try:
+        result = content['result']
         return FoldOutcome(
             result=FoldResult(
                 **result
@@ -229,10 +262,8 @@ def _read_outcome(job: FoldJob) -> FoldOutcome | None:
             predictions=read_predictions(job.folder / PREDICTIONS_FILE),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'{path} cannot be used: {error}; choose another folder, or remove this one'
-        ) from error
+        raise cannot_be_used(job.folder / FOLD_FILE, error) from error
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing: the folds of other processes would talk at the same time."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
 from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
@@ -32,6 +32,8 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
 
     features: np.ndarray  # (N, 2, T, V) V = 51 inner landmarks, or E edge vectors
     targets: Tensor  # int64, class index or IGNORED: (N,) of whole clips, (N, T) of each frame
+    chances: Tensor | None = None  # (N,) that a draw takes each; None: an epoch takes each once
+    draws: int = 0  # sequences of an epoch, where there are chances
 
     @classmethod
     def of_clips(cls, clips: Clips) -> 'TrainingSet':
@@ -42,6 +44,19 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
     def has_frame_targets(self) -> bool:
         """Whether every frame has a target of its own."""
         return self.targets.ndim == 2
+
+    @property
+    def epoch_length(self) -> int:
+        """Count the sequences that an epoch takes."""
+        return len(self) if self.chances is None else self.draws
+
+    def sampler(self, generator: torch.Generator) -> Sampler[int]:
+        """Choose the sequences of an epoch: each once in random order, or drawn by chance."""
+        if self.chances is None:
+            return RandomSampler(self, generator=generator)
+        return WeightedRandomSampler(
+            self.chances.tolist(), self.draws, replacement=True, generator=generator
+        )
 
     def __len__(self) -> int:
         """Count the sequences."""
@@ -81,23 +96,37 @@ def training_set_of_tracks(
             "normalization 'track' needs whole clips: a network that streams cannot use it"
         )
     prepared = [
-        _prepare(track, list(classes), frame_rate, normalization)
+        prepare_frames(
+            track, classes=classes, frame_rate=frame_rate, normalization=normalization
+        )
         for track in tqdm(tracks, desc='prepare', unit='track', disable=not progress)
     ]
-    longest = max(len(targets) for _, targets in prepared)
-    features = np.empty((len(tracks), 2, longest, len(INNER_LANDMARKS)), np.float32)
-    targets = np.full((len(tracks), longest), IGNORED)
-    for index, (points, labels) in enumerate(prepared):
+    return stack_frames(prepared)
+
+
+def stack_frames(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> TrainingSet:
+    """Put sequences (2, T, 51) with targets (T,) together, filling up the shorter ones.
+
+    What is filled up repeats the last frame, with IGNORED targets.
+    """
+    longest = max(len(targets) for _, targets in sequences)
+    features = np.empty((len(sequences), 2, longest, len(INNER_LANDMARKS)), np.float32)
+    targets = np.full((len(sequences), longest), IGNORED)
+    for index, (points, labels) in enumerate(sequences):
         features[index, :, : len(labels)] = points
         features[index, :, len(labels) :] = points[:, -1:]
         targets[index, : len(labels)] = labels
     return TrainingSet(features, torch.from_numpy(targets))
 
 
-def _prepare(
-    track: Track, classes: list[str], frame_rate: float, normalization: str
+def prepare_frames(
+    track: Track, *, classes: Sequence[str], frame_rate: float, normalization: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the features (2, T, 51) and targets (T,) of a track."""
+    """Return the features (2, T, 51) float32 and targets (T,) of a track at a frame rate.
+
+    Where the track knows its intensity, frames up to NEUTRAL_INTENSITY are neutral, those from
+    there to SHOWN_INTENSITY IGNORED. Raises ValueError for a track without a face.
+    """
     if not len(track.found_landmarks):
         raise ValueError(f'a track ({track.label}, {track.subject}) shows no face')
     times_s = track.found_times_s
@@ -108,4 +137,5 @@ def _prepare(
         intensity = resample_track(track.found_intensity, times_s, frame_rate=frame_rate)
         labels[intensity < SHOWN_INTENSITY] = IGNORED
         labels[intensity <= NEUTRAL_INTENSITY] = classes.index('neutral')
-    return np.moveaxis(points[:, INNER_LANDMARKS], -1, 0), labels  # (2, T, 51)
+    features = np.moveaxis(points[:, INNER_LANDMARKS], -1, 0)  # (2, T, 51)
+    return features.astype(np.float32), labels

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation: an ensemble of Monte Carlo dropout samples against a single plain pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,18 +12,21 @@ from fer_perception.inference.monte_carlo import (
     FRAMES_PER_PASS,
     MonteCarloDropout,
     MonteCarloNetwork,
-    only_dropout_active,
 )
-from fer_perception.models.dropout import seeded_generator
-from fer_perception.models.model_file import LoadedModel
-from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
-from fer_training.dataset import IGNORED, training_set_of_tracks
+from fer_perception.models.model_file import LoadedModel, ModelDescription
+from fer_training.clips import ClipPreparation, Clips, check_labels, clips_from_tracks
+from fer_training.frame_predictions import (
+    FramePredictions,
+    pool_clips,
+    predict_frames,
+    scored_frames,
+)
 from fer_training.inputs import NetworkInput
-from fer_training.results import Predictions, join_predictions
+from fer_training.results import Predictions
+from fer_training.track_sources import PreparedTrack, prepare_tracks
 from fer_training.tracks import Track
 
 UNITS = ('clip', 'frame')
-TRACKS_PER_BATCH = 4  # larger ones fall out of the processor's cache
 
 
 def evaluate(
@@ -150,91 +153,64 @@ def predict_tracks(
     Raises ValueError for an empty list, unknown labels, a track that never shows its expression,
     or if no frame comes after the warm-up.
     """
-    if not tracks:
-        raise ValueError('there are no tracks')
-    _check_mode(model.network)
-    if samples < 1:
-        raise ValueError(f'samples must be at least 1, not {samples}')
-    generator = seeded_generator(seed, device=next(model.network.parameters()).device)
-    parts: list[Predictions] = []
-    with tqdm(total=len(tracks), desc='evaluate', unit='track', disable=not progress) as bar:
-        for start in range(0, len(tracks), TRACKS_PER_BATCH):
-            batch = tracks[start : start + TRACKS_PER_BATCH]
-            parts.extend(_predict_batch(model, batch, start, unit, samples, generator))
-            bar.update(len(batch))
-    joined = join_predictions(parts)
-    if not len(joined):
-        raise ValueError(
-            f'no frame with a target comes after the warm-up of {model.description.warm_up_s} s'
-        )
-    return joined
-
-
-@torch.inference_mode()
-def _predict_batch(
-    model: LoadedModel,
-    tracks: Sequence[Track],
-    first: int,
-    unit: str,
-    samples: int,
-    generator: torch.Generator,
-) -> Iterator[Predictions]:
-    network, description = model.network, model.description
-    data = training_set_of_tracks(
+    check_labels(tracks, model.description.classes)
+    prepared = prepare_tracks(
         tracks,
-        classes=description.classes,
-        frame_rate=description.frame_rate,
-        normalization=description.normalization,
+        kinds=[track.label for track in tracks],
+        source='tracks',
+        classes=model.description.classes,
+        frame_rate=model.description.frame_rate,
+        normalization=model.description.normalization,
     )
-    features = NetworkInput(edges=torch.from_numpy(description.edges))(
-        torch.from_numpy(data.features)
-    )  # (n, 2, T, E)
-    shared = network.deterministic_part(features.to(generator.device))
-    plain = _probabilities(network.random_logits_over_time(shared), description.temperature)
-    with only_dropout_active(network, generator):
-        drawn = np.stack(
-            [
-                _probabilities(network.random_logits_over_time(shared), description.temperature)
-                for _ in range(samples)
-            ]
-        )  # (S, n, T', C)
-    stride = description.network.total_stride
-    targets = data.targets.numpy()[:, ::stride]  # (n, T')
-    warm = np.arange(targets.shape[1]) * stride / description.frame_rate
-    is_warm = warm + 1e-6 >= description.warm_up_s  # as the decision rule has it
-    for index, track in enumerate(tracks):
-        name = f'{track.label}_{track.subject}_{first + index}'
-        if unit == 'frame':
-            frames = np.flatnonzero(is_warm & (targets[index] != IGNORED))
-            yield Predictions(
-                labels=targets[index, frames],
-                names=tuple(f'{name}@{frame * stride}' for frame in frames),
-                monte_carlo=drawn[:, index, frames],
-                single_pass=plain[index, frames],
-            )
-        else:
-            label = description.classes.index(track.label)
-            frames = _frames_that_show(targets[index] == label, is_warm, name)
-            yield Predictions(
-                labels=np.array([label]),
-                names=(name,),
-                monte_carlo=drawn[:, index, frames].mean(1, keepdims=True),
-                single_pass=plain[index, frames].mean(0, keepdims=True),
-            )
+    frames = predict_frames_of(model, prepared, samples=samples, seed=seed, progress=progress)
+    return answers_of_frames(frames, model.description, unit=unit)
 
 
-def _frames_that_show(shown: np.ndarray, is_warm: np.ndarray, name: str) -> np.ndarray:
-    """Choose frames after the warm-up, or the last one of a track that is over before."""
-    frames = np.flatnonzero(shown & is_warm)
-    if len(frames):
-        return frames
-    if not shown.any():
-        raise ValueError(f'track {name} never shows its expression')
-    return np.flatnonzero(shown)[-1:]
+def predict_frames_of(
+    model: LoadedModel,
+    tracks: Sequence[PreparedTrack],
+    *,
+    samples: int,
+    seed: int,
+    progress: bool = False,
+) -> FramePredictions:
+    """Predict every frame of prepared tracks with a streaming model, at temperature 1.
+
+    Raises ValueError for what `predict_frames` refuses.
+    """
+    description = model.description
+    return predict_frames(
+        model.network,
+        tracks,
+        network_input=NetworkInput(
+            edges=torch.from_numpy(description.edges),
+            baseline_frames=description.baseline_frames,
+        ),
+        frame_rate=description.frame_rate,
+        warm_up_s=description.warm_up_s,
+        samples=samples,
+        seed=seed,
+        progress=progress,
+    )
 
 
-def _probabilities(logits: Tensor, temperature: float) -> np.ndarray:
-    return np.asarray((logits / temperature).softmax(-1).cpu().numpy())
+def answers_of_frames(
+    frames: FramePredictions, description: ModelDescription, *, unit: str
+) -> Predictions:
+    """Return a model's answer for each scored frame, or for each track.
+
+    Raises ValueError if no frame with a target comes after the warm-up, or, by clips, a track
+    never shows its expression.
+    """
+    answers = frames.answers(description.temperature)
+    if unit == 'clip':
+        return pool_clips(frames, answers)
+    scored = scored_frames(frames)
+    if not scored.any():
+        raise ValueError(
+            f'no frame with a target comes after the warm-up of {description.warm_up_s} s'
+        )
+    return answers.subset(scored)
 
 
 def _padded(drawn: Sequence[Tensor], samples: int) -> Tensor:

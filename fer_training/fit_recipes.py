@@ -31,6 +31,12 @@ _PRACTICAL_FIT = FitConfig(
     precise_norms=True,
 )
 
+# Of a streaming network of fixed width.
+FROM_SCRATCH = FitConfig(epochs=12)
+
+# From a fitted model on: an epoch of 1000 sequences of 60 frames takes about 20 s of one core.
+FINE_TUNING = FitConfig(epochs=5, batch_size=32, learning_rate=0.003)
+
 FIT_RECIPES = {
     # A candidate inherits the weights of the accepted network, so that a short cycle of the
     # learning rate is enough to judge it. Label smoothing gives the loss a floor: once it is

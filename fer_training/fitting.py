@@ -85,6 +85,7 @@ def fit(
     config: FitConfig,
     checkpoint: Path | None = None,
     start: Path | None = None,
+    origin: str = '',
     on_epoch: EpochCallback | None = None,
     progress: bool = True,
     log: Callable[[str], None] = print,
@@ -94,13 +95,17 @@ def fit(
     With a `checkpoint` path the state is kept there after every epoch, and an interrupted fit
     with the same settings goes on from it; it is the caller's to remove. With a `start` the fit
     goes on from that checkpoint instead; of a schedule by steps the epochs may be more than they
-    were. Leaves the network in evaluation mode on the device of the configuration. Returns the
-    records of all epochs. Raises ValueError if `start` is no checkpoint of the same settings.
+    were. `origin` names first weights that are not the seed's own: a checkpoint of another origin
+    is of other settings. Leaves the network in evaluation mode on the device of the configuration.
+    Returns the records of all epochs. Raises ValueError if `start` is no checkpoint of the same
+    settings.
     """
+    if data.has_frame_targets and network_input.augmentation.time_crop:
+        raise ValueError('time_crop moves the frames of clips: frames with own targets cannot be')
     device = torch.device(config.device)
     network.to(device)
     optimizer = _optimizer(network, config)
-    steps = -(-len(data) // config.batch_size)
+    steps = -(-data.epoch_length // config.batch_size)
     schedule = _schedule(optimizer, config, steps)
     recipe = asdict(config)
     if config.schedule == 'step':
@@ -110,6 +115,10 @@ def fit(
         'network': {name: list(value.shape) for name, value in network.state_dict().items()},
         'sequences': len(data),
     }
+    if data.chances is not None:
+        settings['draws'] = data.draws
+    if origin:
+        settings['origin'] = origin
     records = _resume(checkpoint, start, settings, network, optimizer, schedule, log)
 
     while len(records) < config.epochs and not _converged(records, config):
@@ -120,7 +129,7 @@ def fit(
         loader = DataLoader(
             data,
             config.batch_size,
-            shuffle=True,
+            sampler=data.sampler(generator),
             generator=generator,
             num_workers=config.workers,
             collate_fn=_as_it_is,
@@ -213,9 +222,13 @@ def _measure_norms(
     torch.manual_seed(config.seed)
     device = torch.device(config.device)
     size = config.batch_size
+    if data.chances is None:
+        order = list(range(len(data)))
+    else:
+        order = list(data.sampler(torch.Generator().manual_seed(config.seed)))
     batches = (
-        network_input(data.__getitems__(range(start, min(start + size, len(data))))[0]).to(device)
-        for start in range(0, len(data), size)
+        network_input(data.__getitems__(order[start : start + size])[0]).to(device)
+        for start in range(0, len(order), size)
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision):
         update_bn(batches, network)
@@ -324,6 +337,7 @@ def _resume(
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Name what differs between two settings."""
     names = [name for name in wanted if name != 'fit' and found.get(name) != wanted[name]]
+    names += [name for name in found if name not in wanted]
     recipe = found.get('fit', {})
     names += [name for name, value in wanted['fit'].items() if recipe.get(name) != value]
     return ', '.join(names)

@@ -123,6 +123,15 @@ class Predictions:
         """Return the Monte Carlo samples of one answer: (S_n, C)."""
         return self.monte_carlo[: self.sample_counts[answer], answer]
 
+    def subset(self, chosen: np.ndarray) -> 'Predictions':
+        """Keep the answers of a mask (M,) bool."""
+        return Predictions(
+            labels=self.labels[chosen],
+            names=tuple(self.names[index] for index in np.flatnonzero(chosen)),
+            monte_carlo=self.monte_carlo[:, chosen],
+            single_pass=self.single_pass[chosen],
+        )
+
     def measure(
         self, classes: tuple[str, ...]
     ) -> tuple[RecognitionMetrics, RecognitionMetrics]:

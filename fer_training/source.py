@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where clips come from, and how: enough to load the same clips again in another process."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
 from fer_training.recipes import CLASSES
 from fer_training.reference_format import read_reference_clips
-from fer_training.tracks import Track, read_tracks
+from fer_training.tracks import read_tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,14 @@ class ClipSource:
         tracks = read_tracks(self.path)
         return clips_from_tracks(
             tracks,
-            classes=self.classes or classes_of(tracks),
+            classes=self.classes or classes_of({track.label for track in tracks}),
             preparation=self.preparation,
             progress=progress,
         )
 
 
-def classes_of(tracks: Sequence[Track]) -> tuple[str, ...]:
-    """Name the classes of tracks, in the project's order if it knows them all."""
-    labels = {track.label for track in tracks}
-    if labels <= set(CLASSES):
+def classes_of(labels: Collection[str]) -> tuple[str, ...]:
+    """Name the classes that labels are, in the project's order if it knows them all."""
+    if set(labels) <= set(CLASSES):
         return tuple(label for label in CLASSES if label in labels)
-    return tuple(sorted(labels))
+    return tuple(sorted(set(labels)))

@@ -242,6 +242,65 @@ def plot_accuracies(
     axes.set_axisbelow(True)
 
 
+def plot_subjects(
+    axes: Axes,
+    *,
+    names: Sequence[str],
+    accuracy: Sequence[float],
+    coverage: Sequence[float],
+    risk: Sequence[float],
+    title: str = '',
+) -> None:
+    """Draw a row for each person: accuracy, coverage, and the share of CONFIDENT answers wrong.
+
+    `share_legend` explains the marks.
+    """
+    places = np.arange(len(names))
+    for values, marker, colour, label in (
+        (accuracy, 'o', BLUE, 'accuracy'),
+        (coverage, 's', GREEN, 'CONFIDENT'),
+        (risk, 'X', ORANGE, 'CONFIDENT and wrong, of the CONFIDENT'),
+    ):
+        axes.plot(values, places, marker, color=colour, label=label, linestyle='none')
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set(xlim=(-0.02, 1.02), xlabel='share of the frames')
+    axes.xaxis.set_major_formatter(_percent_axis())
+    axes.grid(alpha=0.3)
+    axes.set_title(title or 'Each person')
+
+
+def plot_false_alarms(
+    axes: Axes,
+    *,
+    names: Sequence[str],
+    shares: Sequence[Mapping[str, float]],
+    classes: Sequence[str],
+    most: float,
+    title: str = '',
+) -> None:
+    """Draw how much of the time material without expressions is CONFIDENT in one.
+
+    shares: of the time in each class, a mapping for each name; most: the line to stay below.
+    """
+    places = np.arange(len(names))
+    left = np.zeros(len(names))
+    palette = (*COLOURS, '#e69f00', '#56b4e9', '#f0e442', GREY)
+    shown = [name for name in classes if any(name in item for item in shares)]
+    for index, name in enumerate(shown):
+        values = np.array([item.get(name, 0.0) for item in shares])
+        axes.barh(places, values, 0.7, left=left, color=palette[index % len(palette)], label=name)
+        left += values
+    axes.axvline(most, color='black', linestyle='--', linewidth=1, label=f'{most:.0%}')
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, max(1.2 * most, 1.05 * float(left.max()))))
+    axes.set_xlabel('share of the time CONFIDENT in a wrong class')
+    axes.xaxis.set_major_formatter(_percent_axis())
+    axes.legend(fontsize='small')
+    axes.set_title(title or 'What shows no expression')
+
+
 def plot_face(axes: Axes, landmarks: np.ndarray, *, title: str = '') -> None:
     """Draw the landmarks of a face, y downwards as in the image.
 

@@ -2,7 +2,10 @@
 """Types of command line arguments that several subcommands share."""
 
 import argparse
+from pathlib import Path
 from typing import TypeAlias
+
+from fer_training.track_sources import TrackFile
 
 # What add_subparsers returns; argparse gives it no public name.
 Commands: TypeAlias = 'argparse._SubParsersAction[argparse.ArgumentParser]'
@@ -22,3 +25,14 @@ def positive_number(text: str) -> float:
     if not 0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f'must be above 0 and finite, not {text}')
     return value
+
+
+def track_file(text: str) -> TrackFile:
+    """Read FILE or FILE@SHARE."""
+    name, _, share = text.rpartition('@')
+    try:
+        return TrackFile(path=Path(name), share=positive_number(share)) if name else TrackFile(
+            path=Path(text)
+        )
+    except ValueError:  # an @ in the file's name
+        return TrackFile(path=Path(text))

@@ -5,19 +5,19 @@ import argparse
 import itertools
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fer_perception.models.pst_bln import PstBlnConfig
 from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.crossval_streaming import cross_validate_and_report
 from fer_training.commands.grow import add_growth_options, growth_config
 from fer_training.commands.options import (
     add_data_options,
     add_fit_options,
+    add_mixing_options,
     add_network_options,
     augmentation,
     clip_source,
@@ -25,6 +25,7 @@ from fer_training.commands.options import (
     network_template,
     training_path,
 )
+from fer_training.commands.variations import file_name, variations_of, vary
 from fer_training.comparison.config import PAPER_CHANNELS
 from fer_training.crossval import (
     FoldJob,
@@ -34,9 +35,7 @@ from fer_training.crossval import (
     write_crossval,
 )
 from fer_training.engines import ENGINES
-from fer_training.fit_recipes import FIT_RECIPES
-from fer_training.fitting import FitConfig
-from fer_training.inputs import Augmentation
+from fer_training.fit_recipes import FINE_TUNING, FIT_RECIPES
 from fer_training.plan import ARCHITECTURES, NetworkPlan
 from fer_training.protocols.description import ProtocolDescription, read_protocol
 from fer_training.protocols.folds import leave_one_subject_out, subject_folds
@@ -87,8 +86,17 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument('--processes', type=int, default=0,
                         help='folds at the same time; 0: one a core (%(default)s)')
     parser.add_argument('--ray-address', help='of a Ray cluster; none: Ray on this machine')
+    parser.add_argument('--streaming', action='store_true',
+                        help='networks that answer at every frame, of --tracks whose subjects are '
+                        'held out (of several files, those of the further ones are dealt over the '
+                        'folds of the first) and --synthetic tracks that are always in')
+    parser.add_argument('--start', type=Path, metavar='MODEL',
+                        help='with --streaming: every fold fine-tunes this model (.safetensors); '
+                        f'unsaid settings are then {FINE_TUNING.epochs} epochs, batches '
+                        f'of {FINE_TUNING.batch_size}, rate {FINE_TUNING.learning_rate}')
     add_data_options(parser, streams=False)
-    add_network_options(parser, streams=False)
+    add_mixing_options(parser)
+    add_network_options(parser, streams=True)
     add_growth_options(parser)
     add_fit_options(parser, FIT_RECIPES['practical'].fit)
     parser.set_defaults(run=run)
@@ -97,7 +105,12 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run all folds of all seeds and variations, then write a result for each."""
     command = shlex.join(['fer_train', *sys.argv[1:]]) if sys.argv else 'fer_train crossval'
-    variations = list(_variations(options.vary))
+    variations = list(variations_of(options.vary))
+    if options.streaming:
+        cross_validate_and_report(options, command=command, variations=variations)
+        return
+    if options.start is not None or options.synthetic or options.baseline:
+        raise ValueError('--start, --synthetic and --baseline go with --streaming')
     folds = _prepared_folds(options) if options.prepared is not None else _subject_folds(options)
     base = _plan(options, classes=len(folds.classes))
     title = options.name or TITLES[options.architecture] + (' (grown)' if base.growth else '')
@@ -105,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
     for settings, seed in itertools.product(variations, options.seeds):
         name = ', '.join([title, *(f'{key}={value}' for key, value in settings.items())])
         plan = vary(base, settings).with_seed(seed)
-        folder = options.out / _file_name(name) / f'seed_{seed}'
+        folder = options.out / file_name(name) / f'seed_{seed}'
         runs.append((name, seed, folder, folds.jobs(plan, folder)))
     outcomes = cross_validate(
         [job for *_, jobs in runs for job in jobs],
@@ -126,54 +139,6 @@ def run(options: argparse.Namespace) -> None:
         path = options.out / f'{folder.parent.name}_seed_{seed}.json'
         write_crossval(path, result, predictions)
         print(_describe(path, result))
-
-
-def vary(plan: NetworkPlan, settings: Mapping[str, Any]) -> NetworkPlan:
-    """Change settings of the fit, of growth's steps, of the network and of the augmentation.
-
-    Raises ValueError for a name that none of them has.
-    """
-    fit_names, network_names, augmentation_names = (
-        {item.name for item in fields(kind)} for kind in (FitConfig, PstBlnConfig, Augmentation)
-    )
-    for name, value in settings.items():
-        if name in fit_names:
-            growth = plan.growth
-            if growth is not None:
-                final = None if growth.final is None else replace(growth.final, **{name: value})
-                step = replace(growth.step, **{name: value})
-                growth = replace(growth, step=step, final=final)
-            plan = replace(plan, fit=replace(plan.fit, **{name: value}), growth=growth)
-        elif name in network_names:
-            plan = replace(plan, template=replace(plan.template, **{name: value}))
-        elif name in augmentation_names:
-            plan = replace(plan, augmentation=replace(plan.augmentation, **{name: value}))
-        else:
-            raise ValueError(
-                f'there is no setting {name!r} to vary; there are '
-                f'{", ".join(sorted(fit_names | network_names | augmentation_names))}'
-            )
-    return plan
-
-
-def _variations(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Read NAME=V1,V2 texts: one dictionary for each combination of values."""
-    named = []
-    for text in texts:
-        name, _, values = text.partition('=')
-        if not values:
-            raise ValueError(f'--vary needs SETTING=V1,V2,..., not {text!r}')
-        named.append([(name.replace('-', '_'), _value(item)) for item in values.split(',')])
-    return [dict(combination) for combination in itertools.product(*named)]
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {'true': True, 'false': False}.get(text.lower(), text)
 
 
 def _plan(options: argparse.Namespace, *, classes: int) -> NetworkPlan:
@@ -260,8 +225,3 @@ def _describe(path: Path, result: CrossvalResult) -> str:
         f'Monte Carlo dropout (folds {np.min(by_fold):.3f} to {np.max(by_fold):.3f}), '
         f'{result.single_pass.accuracy:.4f} by one pass; {path}'
     )
-
-
-def _file_name(name: str) -> str:
-    kept = ''.join(letter if letter.isalnum() else '_' for letter in name.lower())
-    return '_'.join(part for part in kept.split('_') if part)

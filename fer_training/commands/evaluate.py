@@ -2,6 +2,8 @@
 """fer_train eval: measure a model on tracks, or on clips in the reference's format."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,14 +11,23 @@ import numpy as np
 
 from fer_perception.evaluation.figures import draw_metrics, draw_sequence
 from fer_perception.evaluation.metrics import RecognitionMetrics
-from fer_perception.models.model_file import ModelDescription, load_model
+from fer_perception.models.model_file import LoadedModel, ModelDescription, load_model
 from fer_perception.uncertainty.measures import entropy
 from fer_training.clips import Clips
 from fer_training.commands.arguments import Commands, positive, positive_number
-from fer_training.evaluation import UNITS, evaluate
+from fer_training.commands.options import add_label_options
+from fer_training.evaluation import UNITS, answers_of_frames, evaluate, predict_frames_of
+from fer_training.frame_calibration import FrameCalibration
+from fer_training.frame_predictions import FramePredictions
 from fer_training.label_mapping import read_label_mapping, relabel_tracks
 from fer_training.reference_format import read_reference_clips
 from fer_training.results import EvaluationResult, Predictions, write_result
+from fer_training.streaming_report import (
+    describe_lines,
+    measure_streaming,
+    write_streaming_report,
+)
+from fer_training.track_sources import PreparedTrack, TrackFile, TrackSources
 from fer_training.tracks import Track, read_tracks
 
 
@@ -27,16 +38,15 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument('--model', type=Path, required=True, help='model file (.safetensors)')
     data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument('--tracks', type=Path, help='labelled tracks (.npz)')
+    data.add_argument('--tracks', type=Path, nargs='+', help='labelled tracks (.npz)')
     data.add_argument('--data', type=Path,
                       help='or clips in the reference format (.npy), prepared as for training')
     parser.add_argument('--labels', type=Path, help='labels of --data (.pkl)')
     parser.add_argument('--json', type=Path, required=True, help='result file to write')
-    parser.add_argument('--map', action='append', nargs='+', default=[],
-                        metavar='LABEL=CLASS',
-                        help='class of the model for a label of --tracks, LABEL= drops it; or a '
-                        'JSON file with such pairs')
-    parser.add_argument('--figures', type=Path, metavar='DIR', help='folder for pictures')
+    add_label_options(parser)
+    parser.add_argument('--figures', type=Path, metavar='DIR',
+                        help='folder for pictures; of --unit frame also for a report of all that '
+                        'a model in the node must reach')
     parser.add_argument('--samples', type=positive, default=100,
                         help='Monte Carlo samples (%(default)s)')
     parser.add_argument('--lead-errors', type=positive_number, metavar='NUMBER',
@@ -52,27 +62,41 @@ def run(options: argparse.Namespace) -> None:
     """Evaluate, write the result and the pictures, print the main scores."""
     model = load_model(options.model)
     classes = model.description.classes
-    data = _read_data(options, classes)
-    predictions = evaluate(
-        model,
-        data,
-        unit=options.unit,
-        samples=options.samples,
-        lead_errors=options.lead_errors,
-        seed=options.seed,
-        progress=True,
-    )
+    streams = options.tracks is not None and not model.description.clip_frames
+    frames: FramePredictions | None = None
+    faces: list[np.ndarray] = []
+    if streams and options.lead_errors is None:
+        tracks = _prepared_tracks(options, model)
+        frames = predict_frames_of(
+            model, tracks, samples=options.samples, seed=options.seed, progress=True
+        )
+        faces = [np.moveaxis(track.features, 0, -1) for track in tracks]  # (T, 51, 2)
+        predictions = answers_of_frames(frames, model.description, unit=options.unit)
+        count = len(frames.tracks.names)
+    else:
+        data = _read_data(options, classes)
+        faces = _faces(data, model.description)
+        count = len(data)
+        predictions = evaluate(
+            model,
+            data,
+            unit=options.unit,
+            samples=options.samples,
+            lead_errors=options.lead_errors,
+            seed=options.seed,
+            progress=True,
+        )
     monte_carlo, single_pass = predictions.measure(classes)
     is_adaptive = options.lead_errors is not None
     result = EvaluationResult(
         model=options.model.name,
-        data=(options.tracks or options.data).name,
+        data=', '.join(path.name for path in options.tracks or [options.data]),
         unit=options.unit,
         samples=options.samples,
         lead_errors=options.lead_errors,
         mc_samples_mean=float(predictions.sample_counts.mean()) if is_adaptive else None,
         seed=options.seed,
-        clips=len(data),
+        clips=count,
         classes=classes,
         monte_carlo=monte_carlo,
         single_pass=single_pass,
@@ -80,11 +104,49 @@ def run(options: argparse.Namespace) -> None:
     write_result(options.json, result)
     print(_table(result))
     print(f'all scores in {options.json}')
+    by_frame = options.unit == 'frame' and frames is not None
+    if by_frame:
+        assert frames is not None
+        description = model.description
+        scores = measure_streaming(
+            frames,
+            FrameCalibration(
+                temperature=description.temperature,
+                single_pass_temperature=description.temperature,
+                abstention_threshold=description.abstention_threshold,
+            ),
+            classes=classes,
+            frame_rate=description.frame_rate / description.network.total_stride,
+        )
+        print(describe_lines(scores))
     if options.figures is not None:
-        draw_metrics(options.figures, monte_carlo=monte_carlo, single_pass=single_pass)
-        if options.unit == 'clip':
-            _draw_sequences(options.figures, _faces(data, model.description), predictions, classes)
+        if by_frame:
+            command = shlex.join(['fer_train', *sys.argv[1:]])
+            write_streaming_report(
+                options.figures, scores, title=f'{result.model} on {result.data}', command=command
+            )
+        else:
+            draw_metrics(options.figures, monte_carlo=monte_carlo, single_pass=single_pass)
+            _draw_sequences(options.figures, faces, predictions, classes)
         print(f'pictures in {options.figures}')
+
+
+def _prepared_tracks(
+    options: argparse.Namespace, model: LoadedModel
+) -> tuple[PreparedTrack, ...]:
+    if options.labels is not None:
+        raise ValueError('--labels goes with --data; tracks hold their labels')
+    description = model.description
+    mapping = read_label_mapping([item for items in options.map for item in items])
+    sources = TrackSources(
+        files=tuple(TrackFile(path=path) for path in options.tracks),
+        mapping=tuple(sorted(mapping.items())),
+        classes=description.classes,
+        estimates_intensity=options.estimate_intensity,
+        frame_rate=description.frame_rate,
+        normalization=description.normalization,
+    )
+    return sources.load(progress=True)[0]
 
 
 def _read_data(options: argparse.Namespace, classes: tuple[str, ...]) -> Clips | list[Track]:
@@ -92,7 +154,8 @@ def _read_data(options: argparse.Namespace, classes: tuple[str, ...]) -> Clips |
         if options.labels is not None:
             raise ValueError('--labels goes with --data; tracks hold their labels')
         mapping = read_label_mapping([item for items in options.map for item in items])
-        return relabel_tracks(read_tracks(options.tracks), mapping, classes=classes)
+        tracks = [track for path in options.tracks for track in read_tracks(path)]
+        return relabel_tracks(tracks, mapping, classes=classes)
     if options.labels is None:
         raise ValueError('--data needs --labels, the .pkl file that belongs to it')
     if options.map:

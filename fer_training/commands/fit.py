@@ -5,62 +5,106 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
+from fer_perception.graph.edges import load_edge_list
 from fer_perception.models.model_file import save_model
 from fer_perception.models.pst_bln import PstBln
-from fer_training.calibration import calibrate
+from fer_training.calibration import Calibration, calibrate
 from fer_training.commands.arguments import Commands, positive
 from fer_training.commands.options import (
+    STREAM_CHANNELS,
     add_data_options,
     add_fit_options,
+    add_mixing_options,
     add_network_options,
     add_validation_options,
+    baseline_frames,
     describe,
     describe_calibration,
+    first_weights,
     fit_config,
     load_data,
     network_template,
+    stream_channels,
 )
-from fer_training.fitting import FitConfig, fit
-
-DEFAULTS = FitConfig(epochs=12)
+from fer_training.fit_recipes import FINE_TUNING, FROM_SCRATCH
+from fer_training.frame_calibration import FrameCalibration, calibrate_frames
+from fer_training.plan import NetworkPlan
+from fer_training.streaming_crossval import read_folds
 
 
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser('fit', help='fit a PST-BLN to tracks, calibrate and save it')
     parser.add_argument('--out', type=Path, required=True, help='model file (.safetensors)')
-    parser.add_argument('--channels', type=positive, nargs='+', default=[10, 10, 10],
-                        help='channels of each layer (%(default)s)')
+    parser.add_argument('--channels', type=positive, nargs='+',
+                        help='channels of each layer (those of --start, else '
+                        f'{" ".join(map(str, STREAM_CHANNELS))})')
+    parser.add_argument('--start', type=Path, metavar='MODEL',
+                        help='fine-tune this model (.safetensors): the same network, but for kind '
+                        'and rate of dropout; unsaid settings of fitting are then '
+                        f'{FINE_TUNING.epochs} epochs, batches of {FINE_TUNING.batch_size}, '
+                        f'learning rate {FINE_TUNING.learning_rate}')
+    parser.add_argument('--calibration', type=Path, metavar='FOLDER',
+                        help='choose temperature and threshold from a streaming cross-validation '
+                        'instead of --validation: the folder that holds its folds')
     parser.add_argument('--licence', default='', help='terms of the weights')
     add_data_options(parser, streams=True)
-    add_validation_options(parser, required=True)
+    add_mixing_options(parser)
+    add_validation_options(parser, required=False)
     add_network_options(parser, streams=True)
-    add_fit_options(parser, DEFAULTS)
+    add_fit_options(parser, FROM_SCRATCH)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Fit, calibrate and save a model."""
-    config = fit_config(options, DEFAULTS)
+    if (options.validation is None) == (options.calibration is None):
+        raise ValueError('say either --validation, or --calibration of a cross-validation')
+    start = first_weights(options)
+    config = fit_config(options, FROM_SCRATCH if start is None else FINE_TUNING)
     data = load_data(options)
-    assert data.validation is not None
     template = network_template(
         options,
         classes=len(data.classes),
-        channels=tuple(options.channels),
+        channels=stream_channels(options),
         reads_clips=data.preparation is not None,
     )
-    torch.manual_seed(config.seed)
-    network = PstBln(template)
-    checkpoint = options.out.with_suffix('.checkpoint')
-    fit(
-        network, data.training, network_input=data.network_input, config=config,
-        checkpoint=checkpoint,
+    frames = None
+    if options.calibration is not None:
+        if data.preparation is not None:
+            raise ValueError('--calibration is for networks that stream: leave out --frames')
+        frames = read_folds(options.calibration)
+    plan = NetworkPlan(
+        architecture='pst_bln',
+        template=template,
+        edge_list=options.edge_list,
+        fit=config,
+        augmentation=data.augmentation,
+        first_weights=start,
+        baseline_frames=baseline_frames(data.baseline_s, data.frame_rate),
     )
-    calibration = calibrate(network, data.validation, network_input=data.network_input)
-    print(describe_calibration(calibration))
+    if start is not None:
+        start.check(
+            template, classes=data.classes, edges=load_edge_list(options.edge_list),
+            frame_rate=data.frame_rate, baseline_s=data.baseline_s,
+            normalization=data.normalization,
+        )
+    checkpoint = options.out.with_suffix('.checkpoint')
+    network = plan.carry_out(data.training, checkpoint=checkpoint)
+    assert isinstance(network, PstBln)
+    print(network.parameter_summary())
+    calibration: Calibration | FrameCalibration
+    if frames is not None:
+        calibration = calibrate_frames(frames, classes=data.classes)
+        print(f'temperature {calibration.temperature:.3f}, CONFIDENT from '
+              f'{calibration.abstention_threshold:.3f} on, by {len(frames)} frames of '
+              f'{len(set(frames.tracks.subjects))} people not trained on')
+        note = {'calibration': {'folds': options.calibration.name, **asdict(calibration)}}
+    else:
+        assert data.validation is not None
+        calibration = calibrate(network, data.validation, network_input=data.network_input)
+        print(describe_calibration(calibration))
+        note = {'validation_scores': asdict(calibration)}
     description = describe(
         template,
         data,
@@ -68,9 +112,11 @@ def run(options: argparse.Namespace) -> None:
         training={
             **data.names,
             'sequences': len(data.training),
+            'draws': data.training.epoch_length,
             'fit': asdict(config),
             'augmentation': asdict(data.augmentation),
-            'validation_scores': asdict(calibration),
+            **({} if start is None else {'start': start.path.name, 'start_sha256': start.sha256}),
+            **note,
         },
         licence=options.licence,
     )

@@ -16,6 +16,7 @@ from fer_training.commands.options import (
     LoadedData,
     add_data_options,
     add_fit_options,
+    add_mixing_options,
     add_network_options,
     add_validation_options,
     describe,
@@ -41,6 +42,7 @@ def add_parser(commands: Commands) -> None:
                         help='folder for the model, the history, a plot and TensorBoard curves')
     parser.add_argument('--licence', default='', help='terms of the weights')
     add_data_options(parser, streams=True)
+    add_mixing_options(parser)
     add_validation_options(parser, required=False)
     add_network_options(parser, streams=True)
     add_growth_options(parser)

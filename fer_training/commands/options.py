@@ -16,6 +16,7 @@ from fer_perception.models.model_file import (
     CLIP_DISPLACEMENTS,
     CLIP_SAMPLINGS,
     ModelDescription,
+    load_model,
 )
 from fer_perception.models.pst_bln import (
     DROPOUT_POSITIONS,
@@ -25,20 +26,26 @@ from fer_perception.models.pst_bln import (
 )
 from fer_training.calibration import Calibration
 from fer_training.clips import ClipPreparation
-from fer_training.commands.arguments import positive
-from fer_training.dataset import TrainingSet, training_set_of_tracks
+from fer_training.commands.arguments import positive, track_file
+from fer_training.dataset import TrainingSet
+from fer_training.first_weights import FirstWeights
 from fer_training.fitting import OPTIMIZERS, SCHEDULES, FitConfig
+from fer_training.frame_calibration import FrameCalibration
 from fer_training.inputs import Augmentation, NetworkInput
+from fer_training.label_mapping import read_label_mapping
+from fer_training.mixing import Mixture, mix_tracks
 from fer_training.protocols.description import (
     PROTOCOL_FILE,
     ProtocolDescription,
     read_protocol,
 )
-from fer_training.source import ClipSource, classes_of
-from fer_training.tracks import Track, read_tracks
+from fer_training.source import ClipSource
+from fer_training.track_sources import TrackFile, TrackSources
 
 STREAM_WINDOW = 15  # frames that a streaming network pools, where none are said
+STREAM_CHANNELS = (10, 10, 10)
 WARM_UP_S = 1 / 3
+LONGEST = 1 << 30  # frames of a piece that no track exceeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,7 @@ class LoadedData:
     edge_list: str
     normalization: str
     frame_rate: float  # of a streaming network, else 0
+    baseline_s: float  # that a streaming network sees, else 0
     preparation: ClipPreparation | None  # of a network of whole clips
     augmentation: Augmentation
     names: dict[str, str]  # of the files
@@ -59,13 +67,19 @@ class LoadedData:
     def network_input(self) -> NetworkInput:
         """What a PST-BLN reads of these data."""
         edges = torch.from_numpy(load_edge_list(self.edge_list))
-        return NetworkInput(edges=edges, augmentation=self.augmentation)
+        return NetworkInput(
+            edges=edges,
+            augmentation=self.augmentation,
+            baseline_frames=baseline_frames(self.baseline_s, self.frame_rate),
+        )
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, streams: bool) -> None:
     """Declare where the data are and how they are prepared."""
     group = parser.add_argument_group('data')
-    group.add_argument('--tracks', type=Path, help='training tracks (.npz)')
+    group.add_argument('--tracks', type=track_file, nargs='+', metavar='FILE[@SHARE]',
+                       help='training tracks (.npz); of several files for a network that '
+                       'streams, each may have its share of the batches')
     group.add_argument('--data', type=Path,
                        help='or prepared clips (.npy) in the format of the reference')
     group.add_argument('--labels', type=Path, help='their labels (.pkl)')
@@ -85,6 +99,30 @@ def add_data_options(parser: argparse.ArgumentParser, *, streams: bool) -> None:
                        help='(%(default)s)')
 
 
+def add_mixing_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how tracks of several files are used together by a network that streams."""
+    defaults = Mixture()
+    group = parser.add_argument_group('mixing, of networks that stream')
+    group.add_argument('--synthetic', type=track_file, nargs='+', default=[],
+                       metavar='FILE[@SHARE]',
+                       help='more training tracks (.npz), of people who are held out never')
+    add_label_options(group)
+    group.add_argument('--piece-frames', type=positive, default=defaults.piece_frames,
+                       help='longer tracks are cut into pieces, half overlapping (%(default)s)')
+    group.add_argument('--draws', type=positive, default=defaults.draws,
+                       help='pieces of an epoch, where files have shares (%(default)s)')
+
+
+def add_label_options(group: argparse._ActionsContainer) -> None:
+    """Declare what the labels of tracks mean."""
+    group.add_argument('--map', action='append', nargs='+', default=[], metavar='LABEL=CLASS',
+                       help='class of a label of the tracks, LABEL= drops it; or a JSON file '
+                       'with such pairs')
+    group.add_argument('--estimate-intensity', action='store_true',
+                       help='of tracks that begin at rest, show one expression and do not know '
+                       'how much of it there is in each frame')
+
+
 def add_validation_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Declare the data of other people."""
     group = parser.add_argument_group('validation')
@@ -99,6 +137,10 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
     if streams:
         group.add_argument('--frame-rate', type=float, default=30.0,
                            help='Hz, of a network that streams (%(default)s)')
+        group.add_argument('--baseline', type=float, default=0.0, metavar='SECONDS',
+                           help='let a network that streams see, beside every frame, its '
+                           "difference from the mean of the face's past, of so long a span "
+                           '(none)')
         group.add_argument('--window', type=positive,
                            help=f'frames that are pooled ({STREAM_WINDOW}; of clips, all)')
     group.add_argument('--padding', choices=PADDINGS,
@@ -213,31 +255,83 @@ def load_data(options: argparse.Namespace) -> LoadedData:
 
     Raises ValueError or OSError naming what is wrong with the files or the options.
     """
-    path = training_path(options)
     if options.frames or options.data is not None:
-        return _load_clips(options, path)
+        if options.baseline:
+            raise ValueError('--baseline is for networks that stream: leave out --frames')
+        return _load_clips(options, training_path(options))
+    if options.tracks is None:
+        raise ValueError('say either --tracks FILE.npz, or --data FILE.npy with --labels FILE.pkl')
     if options.displacement != 'none':
         raise ValueError('a displacement needs clips: say their --frames')
-    tracks = read_tracks(path)
-    classes = tuple(options.classes or classes_of(tracks))
-
-    def prepared(part: list[Track]) -> TrainingSet:
-        return training_set_of_tracks(
-            part, classes=classes, frame_rate=options.frame_rate,
-            normalization=options.normalization, progress=True,
+    sources = track_sources(options, classes=tuple(options.classes or ()))
+    tracks, classes = sources.load(progress=True)
+    validation = None
+    if options.validation is not None:
+        others = replace(
+            sources, files=(TrackFile(path=options.validation),), mapping=(), classes=classes
         )
-
+        validation = mix_tracks(others.load(progress=True)[0], Mixture(piece_frames=LONGEST))
     return LoadedData(
-        training=prepared(tracks),
-        validation=prepared(read_tracks(options.validation)) if options.validation else None,
+        training=mix_tracks(tracks, mixture(options, sources)),
+        validation=validation,
         classes=classes,
         edge_list=options.edge_list,
         normalization=options.normalization,
         frame_rate=options.frame_rate,
+        baseline_s=options.baseline,
         preparation=None,
         augmentation=augmentation(options),
-        names=_names(options, path),
+        names={
+            'training': ', '.join(file.path.name for file in sources.files),
+            **_validation_name(options),
+        },
     )
+
+
+def track_sources(options: argparse.Namespace, *, classes: tuple[str, ...]) -> TrackSources:
+    """Name the track files for a network that streams; without classes, those they show."""
+    mapping = read_label_mapping([item for items in options.map for item in items])
+    return TrackSources(
+        files=(*options.tracks, *options.synthetic),
+        mapping=tuple(sorted(mapping.items())),
+        classes=classes,
+        estimates_intensity=options.estimate_intensity,
+        frame_rate=options.frame_rate,
+        normalization=options.normalization,
+    )
+
+
+def mixture(options: argparse.Namespace, sources: TrackSources) -> Mixture:
+    """Read how the tracks are mixed.
+
+    Raises ValueError if some of the files have a share and others not.
+    """
+    shares = tuple(
+        (file.source, file.share) for file in sources.files if file.share is not None
+    )
+    if shares and len(shares) < len(sources.files):
+        missing = next(file.path for file in sources.files if file.share is None)
+        raise ValueError(f'either every track file has a share or none: {missing} has none')
+    return Mixture(piece_frames=options.piece_frames, draws=options.draws, shares=shares)
+
+
+def baseline_frames(baseline_s: float, frame_rate: float) -> int:
+    """Return the span of a baseline in frames, as model files have it; 0 for none."""
+    return max(1, round(baseline_s * frame_rate)) if baseline_s else 0
+
+
+def first_weights(options: argparse.Namespace) -> FirstWeights | None:
+    """Name the model that the fit begins with, if the options do."""
+    return None if options.start is None else FirstWeights.of(options.start)
+
+
+def stream_channels(options: argparse.Namespace) -> tuple[int, ...]:
+    """Return the channels that are said, else those of the first weights, else the default."""
+    if options.channels:
+        return tuple(options.channels)
+    if options.start is not None:
+        return load_model(options.start).description.network.channels
+    return STREAM_CHANNELS
 
 
 def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
@@ -257,15 +351,15 @@ def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
         edge_list=options.edge_list,
         normalization=preparation.normalization,
         frame_rate=0.0,
+        baseline_s=0.0,
         preparation=preparation,
         augmentation=augmentation(options),
-        names=_names(options, path),
+        names={'training': path.name, **_validation_name(options)},
     )
 
 
-def _names(options: argparse.Namespace, path: Path) -> dict[str, str]:
-    validation = {'validation': options.validation.name} if options.validation else {}
-    return {'training': path.name, **validation}
+def _validation_name(options: argparse.Namespace) -> dict[str, str]:
+    return {'validation': options.validation.name} if options.validation else {}
 
 
 def _preparation(options: argparse.Namespace) -> ClipPreparation:
@@ -294,8 +388,11 @@ def training_path(options: argparse.Namespace) -> Path:
         raise ValueError('say either --tracks FILE.npz, or --data FILE.npy with --labels FILE.pkl')
     if (options.data is None) != (options.labels is None):
         raise ValueError('--data and --labels belong together')
-    path: Path = options.tracks if options.data is None else options.data
-    return path
+    if options.data is not None:
+        return Path(options.data)
+    if len(options.tracks) > 1 or options.tracks[0].share is not None:
+        raise ValueError('clips are made of one track file, without a share')
+    return Path(options.tracks[0].path)
 
 
 def network_template(
@@ -312,6 +409,7 @@ def network_template(
         channels=channels,
         classes=classes,
         edges=len(load_edge_list(options.edge_list)),
+        in_channels=2 if reads_clips or not options.baseline else 4,
         subsets=options.subsets,
         kernel_size=options.kernel_size,
         strides=strides,
@@ -329,7 +427,7 @@ def describe(
     network: PstBlnConfig,
     data: LoadedData,
     *,
-    calibration: Calibration | None,
+    calibration: Calibration | FrameCalibration | None,
     training: dict[str, object],
     licence: str,
 ) -> ModelDescription:
@@ -351,6 +449,7 @@ def describe(
         edge_list=tuple((source, target) for source, target in edges),
         classes=data.classes,
         frame_rate=data.frame_rate,
+        baseline_s=data.baseline_s,
         normalization=data.normalization,
         training=training,
         licence=licence,

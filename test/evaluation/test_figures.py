@@ -21,10 +21,12 @@ from fer_perception.evaluation.figures import (  # noqa: E402
     plot_class_distributions,
     plot_confusion,
     plot_face,
+    plot_false_alarms,
     plot_reliability,
     plot_risk_coverage,
     plot_runs,
     plot_sample_accuracies,
+    plot_subjects,
     save_figure,
 )
 
@@ -150,3 +152,18 @@ def test_the_true_class_is_marked_and_every_sample_shown() -> None:
 def test_other_numbers_of_landmarks_are_refused() -> None:
     with pytest.raises(ValueError, match='68 or 51, not 10'):
         plot_face(new_figure(width=3, height=3).axes[0], np.zeros((10, 2)))
+
+
+def test_people_and_false_alarms_have_a_row_each() -> None:
+    figure = new_figure(width=6.0, height=3.0, columns=2)
+    plot_subjects(figure.axes[0], names=['a', 'b'], accuracy=[1.0, 0.5], coverage=[0.8, 0.2],
+                  risk=[0.0, 0.1])
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ['a', 'b']
+    plot_false_alarms(
+        figure.axes[1], names=['nods', 'talk'], shares=[{}, {'anger': 0.1, 'fear': 0.2}],
+        classes=('neutral', 'anger', 'fear'), most=0.1,
+    )
+    ends = [bar.get_window_extent().x1 for bar in figure.axes[1].patches]
+    at_least = figure.axes[1].transData.transform((0.3, 0.0))[0]
+    assert max(ends) == pytest.approx(at_least, abs=1.0)
+    assert figure.axes[1].get_xlim()[1] > 0.3

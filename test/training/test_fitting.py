@@ -15,7 +15,7 @@ from fer_perception.graph.edges import load_edge_list
 from fer_perception.models.model_file import load_model
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training import fitting
-from fer_training.calibration import calibrate
+from fer_training.calibration import calibrate, threshold_for_risk
 from fer_training.cli import main
 from fer_training.dataset import TrainingSet, training_set_of_tracks
 from fer_training.fitting import EpochRecord, FitConfig, fit, measure_loss
@@ -236,11 +236,22 @@ def test_calibration_without_targets_is_refused(fitted: PstBln) -> None:
 
 
 def test_threshold_keeps_the_risk() -> None:
-    from fer_training.calibration import _lowest_threshold
-
     confidence = np.array([0.95, 0.9, 0.8, 0.7, 0.6])
     right = np.array([True, True, True, False, True])
-    assert _lowest_threshold(confidence, right, 0.0, 0.5) == 0.8
-    assert _lowest_threshold(confidence, right, 0.2, 0.5) == 0.6
-    assert _lowest_threshold(confidence, right, 0.2, 0.75) == 0.75
-    assert _lowest_threshold(confidence, ~right, 0.05, 0.5) == 1.0
+
+    def threshold(max_risk: float, lowest: float = 0.5) -> float:
+        return threshold_for_risk(confidence, right, max_risk, lowest=lowest)
+
+    assert threshold(0.0) == pytest.approx(0.75)
+    assert threshold(0.2) == 0.5
+    assert threshold(0.2, 0.65) == pytest.approx(0.75)  # of four answers one would be too many
+    assert threshold(0.2, 0.75) == 0.75
+    assert threshold(0.0, 0.99) == 0.99
+    assert threshold_for_risk(confidence, ~right, 0.05, lowest=0.5) == 1.0
+
+
+def test_equally_confident_answers_are_confident_together() -> None:
+    confidence = np.array([0.9, 0.8, 0.8, 0.8])
+    right = np.array([True, True, False, False])
+    assert threshold_for_risk(confidence, right, 0.3, lowest=0.5) == pytest.approx(0.85)
+    assert threshold_for_risk(confidence, right, 0.5, lowest=0.5) == 0.5

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Track files that are used together: whose tracks they are, and what their labels mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_training.dataset import prepare_frames
+from fer_training.intensity import with_estimated_intensity
+from fer_training.label_mapping import relabel_tracks
+from fer_training.source import classes_of
+from fer_training.tracks import Track, read_tracks
+
+NEUTRAL = 'neutral'
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackFile:
+    """Name a track file and its share of the sequences that a network is fitted to."""
+
+    path: Path
+    share: float | None = None  # above 0; None: none is said
+
+    @property
+    def source(self) -> str:
+        """Name the data: the file's name without its suffix."""
+        return self.path.stem
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PreparedTrack:
+    """Hold a track as a streaming network reads it, and where it comes from."""
+
+    name: str  # such as 'happiness_b01_17', unlike that of any other track of its file
+    source: str  # name of the data
+    kind: str  # its label in the file, such as 'head-lr'
+    subject: str  # unlike those of other sources: 'buhmap_tracks:b01'
+    label: int  # class at its apex, index into the classes
+    features: np.ndarray = field(repr=False)  # (2, T, 51) float32
+    targets: np.ndarray = field(repr=False)  # (T,) class index, or IGNORED
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackSources:
+    """Say which track files are used together, and how their tracks are prepared."""
+
+    files: tuple[TrackFile, ...]
+    mapping: tuple[tuple[str, str], ...] = ()  # class of a label, '' drops it
+    classes: tuple[str, ...] = ()  # empty: those that the tracks show
+    estimates_intensity: bool = False  # where an expression's intensity is not in the file
+    frame_rate: float
+    normalization: str
+
+    def __post_init__(self) -> None:
+        """Refuse files of the same name: their subjects could not be told apart."""
+        names = [file.source for file in self.files]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f'two track files are called {twice[0]}: their subjects could not be told apart; '
+                'rename one'
+            )
+
+    def load(self, *, progress: bool = False) -> tuple[tuple[PreparedTrack, ...], tuple[str, ...]]:
+        """Load the tracks of all files, file by file, and the classes in their order.
+
+        The latest sources stay in memory, so that the folds of one process load them once.
+        Raises ValueError or OSError naming what is wrong with a file or the mapping.
+        """
+        return _load(self, progress)
+
+
+def prepare_tracks(
+    tracks: Sequence[Track],
+    *,
+    kinds: Sequence[str],
+    source: str,
+    classes: Sequence[str],
+    frame_rate: float,
+    normalization: str,
+    progress: bool = False,
+) -> tuple[PreparedTrack, ...]:
+    """Prepare tracks whose labels are classes; `kinds` are their labels in the file."""
+    prepared = []
+    for index, (track, kind) in enumerate(
+        zip(
+            tqdm(tracks, desc=f'prepare {source}', unit='track', disable=not progress),
+            kinds,
+            strict=True,
+        )
+    ):
+        features, targets = prepare_frames(
+            track, classes=classes, frame_rate=frame_rate, normalization=normalization
+        )
+        prepared.append(
+            PreparedTrack(
+                name=f'{track.label}_{track.subject}_{index}',
+                source=source,
+                kind=kind,
+                subject=f'{source}:{track.subject}',
+                label=list(classes).index(track.label),
+                features=features,
+                targets=targets,
+            )
+        )
+    return tuple(prepared)
+
+
+@lru_cache(maxsize=1)
+def _load(
+    sources: TrackSources, progress: bool
+) -> tuple[tuple[PreparedTrack, ...], tuple[str, ...]]:
+    mapping = dict(sources.mapping)
+    tracks = {file.source: read_tracks(file.path) for file in sources.files}
+    labels = {track.label for part in tracks.values() for track in part}
+    if missing := sorted(mapping.keys() - labels):
+        raise ValueError(
+            f'the mapping has labels that no track has: {", ".join(missing)}; '
+            f'the tracks have {", ".join(sorted(labels))}'
+        )
+    classes = sources.classes or classes_of(
+        {name for label in labels if (name := mapping.get(label, label))}
+    )
+    prepared: list[PreparedTrack] = []
+    for source, part in tracks.items():
+        own = {label: mapping[label] for label in {track.label for track in part} & mapping.keys()}
+        named = relabel_tracks(part, own, classes=classes)
+        kinds = [track.label for track in part if own.get(track.label, track.label)]
+        if sources.estimates_intensity:
+            named = [
+                track if track.label == NEUTRAL else with_estimated_intensity(track)
+                for track in named
+            ]
+        prepared.extend(
+            prepare_tracks(
+                named, kinds=kinds, source=source, classes=classes,
+                frame_rate=sources.frame_rate, normalization=sources.normalization,
+                progress=progress,
+            )
+        )
+    return tuple(prepared), classes

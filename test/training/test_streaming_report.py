@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every score of the report is what a slow, direct computation finds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from predictions_made import CLASSES, people
+from scipy.special import softmax
+from sklearn.metrics import f1_score, roc_auc_score
+
+from fer_training.dataset import IGNORED
+from fer_training.frame_calibration import FrameCalibration, cross_fit
+from fer_training.frame_predictions import (
+    FramePredictions,
+    join_frames,
+    read_frame_predictions,
+    write_frame_predictions,
+)
+from fer_training.results import ResultFileError
+from fer_training.streaming_report import (
+    StreamingScores,
+    compare_streaming,
+    lines_of,
+    measure_streaming,
+    write_streaming_report,
+)
+
+
+def measured() -> tuple[FramePredictions, dict[str, FrameCalibration], StreamingScores]:
+    frames = join_frames(people())
+    calibrations = cross_fit(frames, classes=CLASSES)
+    scores = measure_streaming(frames, calibrations, classes=CLASSES, frame_rate=30.0)
+    return frames, calibrations, scores
+
+
+def test_scores_are_those_of_a_slow_direct_computation() -> None:
+    frames, calibrations, scores = measured()
+    right, confident, labels, answers, entropies, nats = [], [], [], [], [], []
+    alarms = {'talkers': [0, 0]}
+    by_subject: dict[str, list[bool]] = {}
+    for index in range(len(frames)):
+        track = frames.track[index]
+        subject = frames.tracks.subjects[track]
+        own = calibrations[subject]
+        if not frames.is_warm[index] or frames.targets[index] == IGNORED:
+            continue
+        mean = np.mean(
+            [softmax(sample / own.temperature) for sample in frames.monte_carlo[:, index]], axis=0
+        )
+        answer, target = int(mean.argmax()), int(frames.targets[index])
+        is_confident = bool(mean.max() >= own.abstention_threshold)
+        if frames.tracks.sources[track] == 'talkers':
+            alarms['talkers'][0] += is_confident and answer != 0
+            alarms['talkers'][1] += 1
+            continue
+        right.append(answer == target)
+        confident.append(is_confident)
+        labels.append(target)
+        answers.append(answer)
+        entropies.append(-(mean * np.log(mean)).sum())
+        nats.append(-np.log(mean[target]))
+        by_subject.setdefault(subject, []).append(answer == target)
+    of_right, of_confident = np.array(right), np.array(confident)
+    assert scores.frames.count == len(right)
+    assert scores.frames.accuracy == pytest.approx(of_right.mean())
+    assert scores.frames.macro_f1 == pytest.approx(f1_score(labels, answers, average='macro'))
+    assert scores.selective_frames.coverage == pytest.approx(of_confident.mean())
+    assert scores.selective_frames.risk == pytest.approx((~of_right[of_confident]).mean())
+    assert scores.frames.error_detection_auroc.predictive_entropy == pytest.approx(
+        roc_auc_score(~of_right, entropies)
+    )
+    assert scores.likelihoods.calibrated_monte_carlo == pytest.approx(np.mean(nats), rel=1e-5)
+    talkers = next(item for item in scores.false_alarms if item.kind == 'all')
+    assert talkers.wrong == pytest.approx(alarms['talkers'][0] / alarms['talkers'][1])
+    assert talkers.seconds == pytest.approx(alarms['talkers'][1] / 30.0)
+    assert sum(talkers.classes.values()) == pytest.approx(talkers.wrong)
+    for item in scores.subjects:
+        if item.subject in by_subject:
+            assert item.accuracy == pytest.approx(np.mean(by_subject[item.subject]))
+        else:
+            assert item.accuracy is None and item.false_alarms is not None
+
+
+def test_clips_are_mean_probabilities_of_the_frames_that_show_the_expression() -> None:
+    frames, calibrations, scores = measured()
+    right = []
+    for track in range(6):
+        own = frames.track == track
+        label = frames.tracks.labels[track]
+        chosen = own & frames.is_warm & (frames.targets == label)
+        temperature = calibrations[frames.tracks.subjects[track]].temperature
+        mean = softmax(frames.monte_carlo[:, chosen] / temperature, axis=-1).mean((0, 1))
+        right.append(mean.argmax() == label)
+    assert scores.clips.count == 6
+    assert scores.clips.accuracy == pytest.approx(np.mean(right))
+
+
+def test_the_report_and_its_pictures_are_written(tmp_path: Path) -> None:
+    _, _, scores = measured()
+    written = write_streaming_report(tmp_path, scores, title='made people', command='fer_train x')
+    assert all(path.stat().st_size > 0 for path in written)
+    content = json.loads((tmp_path / 'report.json').read_text())
+    assert content['scores']['frames']['accuracy'] == scores.frames.accuracy
+    assert len(content['lines']) == len(lines_of(scores))
+    text = (tmp_path / 'report.md').read_text()
+    for needed in ('recall of sadness, clips', 'talkers', 'gestures:a', '(false_alarms.png)'):
+        assert needed in text
+    table = compare_streaming([('one', scores), ('one', scores), ('two', scores)])
+    assert '± 0.000' in table and '| two |' in table and 'false alarms, talkers' in table
+    with pytest.raises(ValueError, match='no runs'):
+        compare_streaming([])
+
+
+def test_a_line_says_whether_it_is_reached() -> None:
+    _, _, scores = measured()
+    reached = {line.what: line.is_reached for line in lines_of(scores)}
+    accuracy = {item.label: item.recall for item in scores.frames.per_class}
+    for name, recall in accuracy.items():
+        assert recall is not None
+        assert reached[f'recall of {name}, frames'] == (recall >= 0.9)
+    assert reached['errors found by mutual information, AUROC'] is None
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
+    frames = join_frames(people())
+    path = tmp_path / 'frames.npz'
+    write_frame_predictions(path, frames)
+    again = read_frame_predictions(path)
+    assert again.tracks == frames.tracks
+    for name in ('track', 'frame', 'targets', 'is_warm', 'single_pass'):
+        np.testing.assert_array_equal(getattr(again, name), getattr(frames, name))
+    np.testing.assert_allclose(again.monte_carlo, frames.monte_carlo, rtol=1e-3, atol=1e-6)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ResultFileError, match='holds no predictions'):
+        read_frame_predictions(path)
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    frames = join_frames(people())
+    calibrations = cross_fit(frames, classes=CLASSES)
+    with pytest.raises(ValueError, match='no frame of a track that shows'):
+        measure_streaming(
+            replace(frames, is_warm=np.zeros(len(frames), bool)), calibrations, classes=CLASSES,
+            frame_rate=30.0,
+        )
+    with pytest.raises(ValueError, match='do not belong together'):
+        replace(frames, monte_carlo=frames.monte_carlo[..., :2])
