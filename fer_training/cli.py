@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fer_training.commands import (
     crossval,
+    curves,
     edges,
     evaluate,
     export,
@@ -30,6 +31,7 @@ COMMANDS = (
     fit,
     grow,
     evaluate,
+    curves,
     crossval,
     report,
     export,

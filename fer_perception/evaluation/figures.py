@@ -51,11 +51,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, format='png', metadata={'Software': None})
 
 
-def share_legend(figure: Figure) -> None:
+def share_legend(figure: Figure, *, columns: int = 4) -> None:
     """Put the legend of the first axes below all of them."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc='outside lower center', ncols=4, frameon=False, fontsize='small'
+        handles, labels, loc='outside lower center', ncols=columns, frameon=False,
+        fontsize='small',
     )
 
 
