@@ -22,6 +22,7 @@ class CalibrationRule:
     # another class than their own.
     max_false_alarms: float = 0.05
     lowest_threshold: float = 0.5
+    enough_people: int = 5  # who show expressions; fewer say too little of others: see below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class FrameCalibration:
     temperature: float  # of the Monte Carlo ensemble
     single_pass_temperature: float
     abstention_threshold: float  # on the ensemble's confidence
+    is_cautious: bool = False  # bounded, for too few people show expressions
 
 
 def calibrate_frames(
@@ -45,8 +47,14 @@ def calibrate_frames(
     of the not-an-expression material of each source, weigh the same in total. The threshold is
     the lowest that keeps all of these: at most `max_risk` of the CONFIDENT frames of expressions
     are wrong; of all not-an-expression frames of each source at most `max_false_alarms` are
-    CONFIDENT in a wrong class; it is not below `lowest_threshold`. Raises ValueError for
-    predictions of other classes, or if no frame is scored.
+    CONFIDENT in a wrong class; it is not below `lowest_threshold`.
+
+    Where fewer than `enough_people` subjects have scored frames of expressions (neutral is one),
+    their frames, however many, say little of the next person. No temperature is then taken below
+    1, so that nothing is made more confident than the network is, and the threshold not below
+    1 - `max_risk`: every CONFIDENT frame must itself claim no more risk than is allowed, not only
+    all of them on average. Raises ValueError for predictions of other classes, or if no frame is
+    scored.
     """
     if (count := frames.single_pass.shape[1]) != len(classes):
         raise ValueError(
@@ -61,15 +69,21 @@ def calibrate_frames(
     names, index, counts = np.unique(groups[every], return_inverse=True, return_counts=True)
     weights = 1.0 / counts[index] / len(names)
     targets = frames.targets[every]
+    shows = groups == ''
+    is_cautious = len(set(frames.subjects[shows].tolist())) < rule.enough_people
     temperature = fit_temperature(frames.monte_carlo[:, every], targets, weights)
+    single_pass_temperature = fit_temperature(frames.single_pass[None, every], targets, weights)
+    lowest = rule.lowest_threshold
+    if is_cautious:
+        temperature = max(1.0, temperature)
+        single_pass_temperature = max(1.0, single_pass_temperature)
+        lowest = max(lowest, 1.0 - rule.max_risk)
     mean = frames.answers(temperature).ensemble  # (M, C)
     confidence, right = mean.max(-1), mean.argmax(-1) == frames.targets
-    lowest = rule.lowest_threshold
     for group in np.unique(groups[groups != '']):
         alarms = confidence[(groups == group) & ~right]
         allowed = int(rule.max_false_alarms * (groups == group).sum())
         lowest = max(lowest, _threshold_for_alarms(alarms, allowed))
-    shows = groups == ''
     threshold = (
         threshold_for_risk(confidence[shows], right[shows], rule.max_risk, lowest=lowest)
         if shows.any()
@@ -77,8 +91,9 @@ def calibrate_frames(
     )
     return FrameCalibration(
         temperature=temperature,
-        single_pass_temperature=fit_temperature(frames.single_pass[None, every], targets, weights),
+        single_pass_temperature=single_pass_temperature,
         abstention_threshold=threshold,
+        is_cautious=is_cautious,
     )
 
 
@@ -105,6 +120,15 @@ def cross_fit(
         )
         for subject in subjects
     }
+
+
+def describe_caution(rule: CalibrationRule = CalibrationRule()) -> str:  # noqa: B008
+    """Say in one line what it means that a calibration is cautious."""
+    return (
+        f'fewer than {rule.enough_people} people with expressions to calibrate on: the '
+        f'temperature is not taken below 1, the threshold not below {1 - rule.max_risk:.2f}; more '
+        'people would show what strangers allow'
+    )
 
 
 def material_groups(frames: FramePredictions, classes: Sequence[str]) -> np.ndarray:

@@ -11,6 +11,8 @@ from fer_perception.graph.landmarks import INNER_LANDMARKS, MIRROR
 
 FIRST = int(INNER_LANDMARKS[0])
 INNER_MIRROR = torch.from_numpy(MIRROR[INNER_LANDMARKS] - FIRST)  # within the 51 landmarks
+# Brows, nose, eyes and mouth: how many of the 51 landmarks follow one another in each.
+PART_SIZES = torch.tensor([5, 5, 9, 6, 6, 20])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +22,16 @@ class Augmentation:
     mirror: bool = True  # flip about half of the faces left to right
     rotation: float = 0.0  # standard deviation of the rolls, radians
     stretch: float = 0.0  # standard deviation of the factors on width and height
+    # Standard deviation of where brows, nose, eyes and mouth lie, in face sizes, and half of it
+    # of each landmark in them: the same in all frames, as if the clip were of another person
+    person: float = 0.0
     time_crop: float = 0.0  # up to this share of the clip is cut off at either end
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges."""
-        if self.rotation < 0 or self.stretch < 0:
-            raise ValueError(
-                f'rotation and stretch must be 0 or more, not {self.rotation} and {self.stretch}'
-            )
+        for name in ('rotation', 'stretch', 'person'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must be 0 or more, not {getattr(self, name)}')
         if not 0 <= self.time_crop < 0.5:
             raise ValueError(f'time_crop must be 0 or more and below 0.5, not {self.time_crop}')
 
@@ -45,6 +49,10 @@ class Augmentation:
             points = torch.einsum('nij,njtv->nitv', matrices, points)
         if self.stretch:
             points = points * (1.0 + self.stretch * torch.randn(n, 2, 1, 1, generator=generator))
+        if self.person:
+            parts = torch.randn(n, 2, 1, len(PART_SIZES), generator=generator)
+            own = torch.randn(n, 2, 1, points.shape[-1], generator=generator)
+            points = points + self.person * (parts.repeat_interleave(PART_SIZES, -1) + own / 2)
         if self.time_crop:
             points = _crop_in_time(points, self.time_crop, generator)
         return points

@@ -112,14 +112,41 @@ class Layout:
                 "each once, and no other field: for instance '{label}/{subject}/*'"
             )
 
+    @property
+    def parts(self) -> int:
+        """Count the parts of a path that the pattern describes."""
+        return len(Path(self.pattern).parts)
+
     def match(self, path: Path) -> dict[str, str] | None:
         """Return what the path tells, by the keys 'label' and 'subject'; None if unlike it."""
         named = path.with_suffix('') if path.suffix and not path.is_dir() else path
-        count = len(Path(self.pattern).parts)
         expression = re.escape(self.pattern).replace(r'\*', '[^/]*')
         expression = re.sub(r'\\\{(label|subject)\\\}', r'(?P<\1>[^/]+?)', expression)
-        matched = re.fullmatch(expression, '/'.join(named.absolute().parts[-count:]))
+        matched = re.fullmatch(expression, '/'.join(named.absolute().parts[-self.parts :]))
         return None if matched is None else matched.groupdict()
+
+
+def at_other_depths(
+    paths: Sequence[Path], sources: Sequence[Path], layout: Layout
+) -> list[Path]:
+    """List the recordings whose label or subject a layout would read from a wrong folder.
+
+    They lie in a tree among the sources, at another depth below it than the layout has parts. A
+    source that is itself the only recording is none.
+    """
+    trees = [
+        source
+        for source in sources
+        if any(path != source and path.is_relative_to(source) for path in paths)
+    ]
+    found = []
+    for path in paths:
+        depths = [
+            len(path.relative_to(tree).parts) for tree in trees if path.is_relative_to(tree)
+        ]
+        if depths and layout.parts not in depths:
+            found.append(path)
+    return found
 
 
 def samples_by_layout(

@@ -5,6 +5,7 @@ Each fold keeps fold.json and frames.npz in its folder, what the network says at
 the tracks held out. All that is measured afterwards is computed from these.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ def run_streaming_fold(job: StreamingFold) -> FramePredictions:
 def cross_validate_streaming(
     jobs: Sequence[StreamingFold],
     *,
+    classes: Sequence[str],
     engine: str = ENGINES[0],
     workers: int = 0,
     ray_address: str | None = None,
@@ -129,7 +131,8 @@ def cross_validate_streaming(
 ) -> None:
     """Run the folds that are not done yet, keeping the predictions of each in its folder.
 
-    Raises what `run_jobs` raises, and ValueError if a folder holds a fold of other settings.
+    classes: of the networks, noted in each folder. Raises what `run_jobs` raises, and ValueError
+    if a folder holds a fold of other settings.
     """
     left = [job for job in jobs if read_fold_file(job) is None]
     with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc='folds', unit='fold') as bar:
@@ -138,16 +141,17 @@ def cross_validate_streaming(
         ):
             job = left[index]
             write_frame_predictions(job.folder / FRAMES_FILE, frames)
-            write_fold_file(job, {})
+            write_fold_file(job, {'classes': list(classes)})
             log(f'{job.folder}: {len(frames)} frames of {", ".join(job.held_out)}')
             bar.update()
 
 
-def read_folds(folder: Path) -> FramePredictions:
+def read_folds(folder: Path, *, classes: Sequence[str]) -> FramePredictions:
     """Read and join the predictions of all folds of one cross-validation.
 
-    folder: the one that holds the folders of the folds. Raises ResultFileError if there are none
-    or one of them is not done.
+    folder: the one that holds the folders of the folds. Raises ResultFileError if there are none,
+    one of them is not done, or they are of other classes than these; where a fold does not name
+    its classes, their number must be the same.
     """
     folds = sorted(path for path in folder.glob('fold_*') if path.is_dir())
     if not folds:
@@ -155,7 +159,26 @@ def read_folds(folder: Path) -> FramePredictions:
     for path in folds:
         if not (path / FOLD_FILE).is_file():
             raise ResultFileError(f'{path} is not done: run the cross-validation to its end')
-    return join_frames([read_frame_predictions(path / FRAMES_FILE) for path in folds])
+    parts = []
+    for path in folds:
+        part = read_frame_predictions(path / FRAMES_FILE)
+        named = _classes_of_fold(path / FOLD_FILE)
+        count = part.single_pass.shape[1]
+        if named != list(classes) if named else count != len(classes):
+            raise ResultFileError(
+                f'{path} is of the classes {", ".join(named) or f"({count} unnamed)"}; the model '
+                f'is of {", ".join(classes)}'
+            )
+        parts.append(part)
+    return join_frames(parts)
+
+
+def _classes_of_fold(path: Path) -> list[str]:
+    """Read the classes that a fold.json names, none if it was written without."""
+    try:
+        return [str(name) for name in json.loads(path.read_text('utf-8')).get('classes', [])]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ResultFileError(f'{path} is no file of a fold: {error}') from error
 
 
 def _subject(track: PreparedTrack) -> str:

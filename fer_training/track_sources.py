@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Track files that are used together: whose tracks they are, and what their labels mean."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from fer_training.dataset import prepare_frames
 from fer_training.intensity import with_estimated_intensity
 from fer_training.label_mapping import relabel_tracks
-from fer_training.source import classes_of
+from fer_training.source import classes_shown
 from fer_training.tracks import Track, read_tracks
 
 NEUTRAL = 'neutral'
@@ -64,13 +64,16 @@ class TrackSources:
                 'rename one'
             )
 
-    def load(self, *, progress: bool = False) -> tuple[tuple[PreparedTrack, ...], tuple[str, ...]]:
+    def load(
+        self, *, progress: bool = False, elsewhere: Collection[str] = ()
+    ) -> tuple[tuple[PreparedTrack, ...], tuple[str, ...]]:
         """Load the tracks of all files, file by file, and the classes in their order.
 
-        The latest sources stay in memory, so that the folds of one process load them once.
-        Raises ValueError or OSError naming what is wrong with a file or the mapping.
+        elsewhere: labels of other tracks, which the mapping may have as well. The latest sources
+        stay in memory, so that the folds of one process load them once. Raises ValueError or
+        OSError naming what is wrong with a file or the mapping.
         """
-        return _load(self, progress)
+        return _load(self, progress, frozenset(elsewhere))
 
 
 def prepare_tracks(
@@ -111,19 +114,13 @@ def prepare_tracks(
 
 @lru_cache(maxsize=1)
 def _load(
-    sources: TrackSources, progress: bool
+    sources: TrackSources, progress: bool, elsewhere: frozenset[str]
 ) -> tuple[tuple[PreparedTrack, ...], tuple[str, ...]]:
     mapping = dict(sources.mapping)
     tracks = {file.source: read_tracks(file.path) for file in sources.files}
     labels = {track.label for part in tracks.values() for track in part}
-    if missing := sorted(mapping.keys() - labels):
-        raise ValueError(
-            f'the mapping has labels that no track has: {", ".join(missing)}; '
-            f'the tracks have {", ".join(sorted(labels))}'
-        )
-    classes = sources.classes or classes_of(
-        {name for label in labels if (name := mapping.get(label, label))}
-    )
+    shown = classes_shown(labels, mapping, elsewhere=elsewhere)
+    classes = sources.classes or shown
     prepared: list[PreparedTrack] = []
     for source, part in tracks.items():
         own = {label: mapping[label] for label in {track.label for track in part} & mapping.keys()}

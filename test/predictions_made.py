@@ -12,14 +12,15 @@ CLASSES = ('neutral', 'happiness', 'sadness')
 def made_frames(
     subject: str, *, seed: int, source: str = 'gestures', kind: str = '', label: int = 1,
     count: int = 200, sharpness: float = 2.0, samples: int = 4,
+    evidence: float = 1.5,
 ) -> FramePredictions:
     """Draw predictions of one track that are right more often than not."""
     random = np.random.default_rng(seed)
     targets = np.full(count, label)
     targets[::9] = IGNORED
-    evidence = random.normal(0, 1.0, (samples, count, 3)) * 0.3 + random.normal(0, 1, (count, 3))
-    evidence[..., label] += 1.5
-    logits = sharpness * evidence
+    signs = random.normal(0, 1.0, (samples, count, 3)) * 0.3 + random.normal(0, 1, (count, 3))
+    signs[..., label] += evidence
+    logits = sharpness * signs
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return FramePredictions(
         tracks=PredictedTracks(

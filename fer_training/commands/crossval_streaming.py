@@ -3,6 +3,7 @@
 
 import argparse
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fer_training.commands.options import (
 )
 from fer_training.commands.variations import file_name, vary
 from fer_training.fit_recipes import FINE_TUNING, FROM_SCRATCH
-from fer_training.frame_calibration import cross_fit
+from fer_training.frame_calibration import cross_fit, describe_caution
 from fer_training.plan import NetworkPlan
 from fer_training.streaming_crossval import (
     StreamingFold,
@@ -101,16 +102,19 @@ def cross_validate_and_report(
         runs.append((name, seed, folder, jobs))
     cross_validate_streaming(
         [job for *_, jobs in runs for job in jobs],
+        classes=classes,
         engine=options.engine,
         workers=options.processes,
         ray_address=options.ray_address,
     )
     measured: list[tuple[str, StreamingScores]] = []
     for name, seed, folder, _ in runs:
-        frames = read_folds(folder)
+        frames = read_folds(folder, classes=classes)
+        calibrations = cross_fit(frames, classes=classes)
+        if any(calibration.is_cautious for calibration in calibrations.values()):
+            print(f'{folder}: {describe_caution()}', file=sys.stderr)
         scores = measure_streaming(
-            frames, cross_fit(frames, classes=classes), classes=classes,
-            frame_rate=sources.frame_rate,
+            frames, calibrations, classes=classes, frame_rate=sources.frame_rate
         )
         measured.append((name, scores))
         report = options.out / f'{folder.parent.name}_seed_{seed}'

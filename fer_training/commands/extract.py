@@ -15,6 +15,7 @@ from fer_training.openface import MIN_CONFIDENCE, read_openface_files
 from fer_training.samples import (
     Layout,
     Sample,
+    at_other_depths,
     find_recordings,
     samples_by_layout,
     samples_by_table,
@@ -127,10 +128,14 @@ def faceless_paths(samples: Sequence[Sample], tracks: Sequence[Track | None]) ->
 def warn_left_out(paths: Sequence[Path], reason: str) -> None:
     """Print one line on recordings that are left out; nothing if there are none."""
     if paths:
-        named = ', '.join(str(path) for path in paths[:NAMED_PATHS])
-        more = ' ...' if len(paths) > NAMED_PATHS else ''
-        count = f'{len(paths)} recording' + ('s' if len(paths) > 1 else '')
-        print(f'left out {count} {reason}: {named}{more}', file=sys.stderr)
+        print(f'left out {_named(paths, reason)}', file=sys.stderr)
+
+
+def _named(paths: Sequence[Path], what: str) -> str:
+    named = ', '.join(str(path) for path in paths[:NAMED_PATHS])
+    more = ' ...' if len(paths) > NAMED_PATHS else ''
+    count = f'{len(paths)} recording' + ('s' if len(paths) > 1 else '')
+    return f'{count} {what}: {named}{more}'
 
 
 def _layout(text: str) -> Layout:
@@ -148,6 +153,13 @@ def _samples(paths: Sequence[Path], options: argparse.Namespace) -> list[Sample]
             paths, options.layout, label=options.label, subject=options.subject
         )
         warn_left_out(unlike, 'unlike the layout')
+        matched = [sample.path for sample in samples]
+        if deep := at_other_depths(matched, options.sources, options.layout):
+            what = (
+                f'not {options.layout.parts} deep below its source as {options.layout.pattern!r} '
+                'has it, so that label and subject may be wrong'
+            )
+            print(_named(deep, what), file=sys.stderr)
     elif options.labels is not None:
         samples, unlike = samples_by_table(
             paths, options.labels, label=options.label, subject=options.subject

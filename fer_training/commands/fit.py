@@ -2,6 +2,7 @@
 """fer_train fit: fit a PST-BLN of given channels, calibrate it and save it."""
 
 import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from fer_training.commands.options import (
     stream_channels,
 )
 from fer_training.fit_recipes import FINE_TUNING, FROM_SCRATCH
-from fer_training.frame_calibration import FrameCalibration, calibrate_frames
+from fer_training.frame_calibration import FrameCalibration, calibrate_frames, describe_caution
 from fer_training.plan import NetworkPlan
 from fer_training.streaming_crossval import read_folds
 
@@ -69,11 +70,11 @@ def run(options: argparse.Namespace) -> None:
         channels=stream_channels(options),
         reads_clips=data.preparation is not None,
     )
-    frames = None
+    calibration: Calibration | FrameCalibration | None = None
     if options.calibration is not None:
         if data.preparation is not None:
             raise ValueError('--calibration is for networks that stream: leave out --frames')
-        frames = read_folds(options.calibration)
+        calibration = _calibration_of_folds(options.calibration, data.classes)
     plan = NetworkPlan(
         architecture='pst_bln',
         template=template,
@@ -93,12 +94,7 @@ def run(options: argparse.Namespace) -> None:
     network = plan.carry_out(data.training, checkpoint=checkpoint)
     assert isinstance(network, PstBln)
     print(network.parameter_summary())
-    calibration: Calibration | FrameCalibration
-    if frames is not None:
-        calibration = calibrate_frames(frames, classes=data.classes)
-        print(f'temperature {calibration.temperature:.3f}, CONFIDENT from '
-              f'{calibration.abstention_threshold:.3f} on, by {len(frames)} frames of '
-              f'{len(set(frames.tracks.subjects))} people not trained on')
+    if calibration is not None:
         note = {'calibration': {'folds': options.calibration.name, **asdict(calibration)}}
     else:
         assert data.validation is not None
@@ -123,3 +119,15 @@ def run(options: argparse.Namespace) -> None:
     save_model(options.out, network, description)
     checkpoint.unlink(missing_ok=True)
     print(f'model in {options.out}')
+
+
+def _calibration_of_folds(folder: Path, classes: tuple[str, ...]) -> FrameCalibration:
+    """Choose temperature and threshold from the folds, before anything is fitted."""
+    frames = read_folds(folder, classes=classes)
+    calibration = calibrate_frames(frames, classes=classes)
+    print(f'temperature {calibration.temperature:.3f}, CONFIDENT from '
+          f'{calibration.abstention_threshold:.3f} on, by {len(frames)} frames of '
+          f'{len(set(frames.tracks.subjects))} people not trained on')
+    if calibration.is_cautious:
+        print(f'{folder}: {describe_caution()}', file=sys.stderr)
+    return calibration

@@ -41,6 +41,7 @@ from fer_training.protocols.description import (
 )
 from fer_training.source import ClipSource
 from fer_training.track_sources import TrackFile, TrackSources
+from fer_training.tracks import read_tracks
 
 STREAM_WINDOW = 15  # frames that a streaming network pools, where none are said
 STREAM_CHANNELS = (10, 10, 10)
@@ -127,7 +128,8 @@ def add_validation_options(parser: argparse.ArgumentParser, *, required: bool) -
     """Declare the data of other people."""
     group = parser.add_argument_group('validation')
     group.add_argument('--validation', type=Path, required=required,
-                       help='tracks (.npz) or prepared clips (.npy) of other people')
+                       help='tracks (.npz) or prepared clips (.npy) of other people; what is said '
+                       'of labels counts for these tracks as well')
     group.add_argument('--validation-labels', type=Path, help='of prepared clips (.pkl)')
 
 
@@ -200,6 +202,9 @@ def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> Non
     group.add_argument('--stretch', type=float, default=0.0,
                        help='standard deviation of random factors on width and height '
                        '(%(default)s)')
+    group.add_argument('--person', type=float, default=0.0, metavar='FACE-SIZES',
+                       help='standard deviation of where brows, nose, eyes and mouth lie, the '
+                       'same in all frames: makes other people of those there are (%(default)s)')
     group.add_argument('--time-crop', type=float, default=0.0, metavar='SHARE',
                        help='share of a clip cut off at random at either end (%(default)s)')
 
@@ -222,6 +227,7 @@ def augmentation(options: argparse.Namespace) -> Augmentation:
         mirror=options.mirror,
         rotation=options.rotation,
         stretch=options.stretch,
+        person=options.person,
         time_crop=options.time_crop,
     )
 
@@ -229,11 +235,26 @@ def augmentation(options: argparse.Namespace) -> Augmentation:
 def clip_source(options: argparse.Namespace, path: Path, labels: Path | None) -> ClipSource:
     """Name a source of clips, prepared as the options or its protocol.json say.
 
-    Raises ValueError for prepared clips whose classes nobody names.
+    Raises ValueError for prepared clips whose classes nobody names, or options that say nothing
+    of clips.
     """
+    for name in ('estimate_intensity', 'synthetic'):
+        if getattr(options, name):
+            raise ValueError(
+                f'--{name.replace("_", "-")} is for networks that stream, not for clips: '
+                'leave it out'
+            )
+    if options.map and options.tracks is None:
+        raise ValueError('--map goes with --tracks; labels of prepared clips are indices of '
+                         'classes')
     classes = tuple(options.classes or ())
     if labels is None:
-        return ClipSource(path=path, classes=classes, preparation=_preparation(options))
+        return ClipSource(
+            path=path,
+            classes=classes,
+            preparation=_preparation(options),
+            mapping=_label_mapping(options),
+        )
     protocol = _protocol_of(path)
     if protocol is not None:
         return ClipSource(
@@ -264,13 +285,13 @@ def load_data(options: argparse.Namespace) -> LoadedData:
     if options.displacement != 'none':
         raise ValueError('a displacement needs clips: say their --frames')
     sources = track_sources(options, classes=tuple(options.classes or ()))
-    tracks, classes = sources.load(progress=True)
+    tracks, classes = sources.load(progress=True, elsewhere=_validation_labels(options))
     validation = None
     if options.validation is not None:
-        others = replace(
-            sources, files=(TrackFile(path=options.validation),), mapping=(), classes=classes
-        )
-        validation = mix_tracks(others.load(progress=True)[0], Mixture(piece_frames=LONGEST))
+        others = replace(sources, files=(TrackFile(path=options.validation),), classes=classes)
+        # What the mapping has was all found in the one file or the other.
+        prepared, _ = others.load(progress=True, elsewhere=dict(sources.mapping))
+        validation = mix_tracks(prepared, Mixture(piece_frames=LONGEST))
     return LoadedData(
         training=mix_tracks(tracks, mixture(options, sources)),
         validation=validation,
@@ -290,10 +311,9 @@ def load_data(options: argparse.Namespace) -> LoadedData:
 
 def track_sources(options: argparse.Namespace, *, classes: tuple[str, ...]) -> TrackSources:
     """Name the track files for a network that streams; without classes, those they show."""
-    mapping = read_label_mapping([item for items in options.map for item in items])
     return TrackSources(
         files=(*options.tracks, *options.synthetic),
-        mapping=tuple(sorted(mapping.items())),
+        mapping=_label_mapping(options),
         classes=classes,
         estimates_intensity=options.estimate_intensity,
         frame_rate=options.frame_rate,
@@ -336,14 +356,16 @@ def stream_channels(options: argparse.Namespace) -> tuple[int, ...]:
 
 def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
     source = clip_source(options, path, options.labels)
-    clips = source.load(progress=True)
+    clips = source.load(progress=True, elsewhere=_validation_labels(options))
     preparation = source.preparation or replace(
         _preparation(options), frames=clips.features.shape[2]
     )
     validation = None
     if options.validation is not None:
         other = clip_source(options, options.validation, options.validation_labels)
-        validation = TrainingSet.of_clips(replace(other, classes=clips.classes).load())
+        validation = TrainingSet.of_clips(
+            replace(other, classes=clips.classes).load(elsewhere=dict(source.mapping))
+        )
     return LoadedData(
         training=TrainingSet.of_clips(clips),
         validation=validation,
@@ -356,6 +378,18 @@ def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
         augmentation=augmentation(options),
         names={'training': path.name, **_validation_name(options)},
     )
+
+
+def _label_mapping(options: argparse.Namespace) -> tuple[tuple[str, str], ...]:
+    mapping = read_label_mapping([item for items in options.map for item in items])
+    return tuple(sorted(mapping.items()))
+
+
+def _validation_labels(options: argparse.Namespace) -> set[str]:
+    """Read the labels of the validation tracks, if there are any and a mapping may name them."""
+    if options.validation is None or options.validation_labels is not None or not options.map:
+        return set()
+    return {track.label for track in read_tracks(options.validation)}
 
 
 def _validation_name(options: argparse.Namespace) -> dict[str, str]:

@@ -15,7 +15,7 @@ from fer_perception.faces.place import FacePlace
 from fer_training import extraction
 from fer_training.cli import main
 from fer_training.extraction import ExtractionConfig, FaceFinder, extract_tracks
-from fer_training.samples import Layout, Sample, find_recordings
+from fer_training.samples import Layout, Sample, at_other_depths, find_recordings
 from fer_training.tracks import Track, TrackFileError, read_tracks, write_tracks
 
 BLANK = np.full((180, 320, 3), 90, np.uint8)
@@ -188,6 +188,33 @@ def test_layouts_tell_label_and_subject(
     pattern: str, path: str, told: dict[str, str] | None
 ) -> None:
     assert Layout(pattern).match(Path(path)) == told
+
+
+def test_recordings_at_another_depth_than_the_layout_are_told(
+    tmp_path: Path, frames: list[np.ndarray], landmark_model_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree, layout = tmp_path / 'tree', ('--layout', '{label}/{subject}/*')
+    options = ('--out', tmp_path / 'tracks.npz', '--workers', '1', '--landmark-model',
+               landmark_model_path)
+    write_video(tree / 'happy' / 'anna' / 'one.mp4', frames[:2])
+    assert extract(tree, *layout, *options) == 0
+    assert extract(tree / 'happy' / 'anna' / 'one.mp4', *layout, *options) == 0  # no tree
+    assert 'deep' not in capsys.readouterr().err
+    for loose in ('happy/two.mp4', 'happy/anna/monday/three.mp4'):
+        write_video(tree / loose, frames[:2])
+    assert extract(tree, *layout, *options) == 0
+    line, = (line for line in capsys.readouterr().err.splitlines() if 'deep' in line)
+    assert '2 recordings not 3 deep' in line and "'{label}/{subject}/*'" in line
+    assert 'two.mp4' in line and 'three.mp4' in line and 'one.mp4' not in line
+
+
+def test_a_source_that_is_a_recording_has_no_depth(tmp_path: Path) -> None:
+    layout = Layout('{label}/{subject}/*')
+    folder, below = tmp_path / 'a', tmp_path / 'a' / 'b' / 'c' / 'd'
+    assert at_other_depths([folder], [folder], layout) == []
+    assert at_other_depths([folder, below], [folder], layout) == [folder]
+    assert at_other_depths([below], [folder, folder / 'b'], layout) == []  # of the one it fits
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import pytest
 from predictions_made import CLASSES, made_frames, people
 
 from fer_training.dataset import IGNORED
-from fer_training.frame_calibration import CalibrationRule, calibrate_frames, cross_fit
+from fer_training.frame_calibration import (
+    CalibrationRule,
+    FrameCalibration,
+    calibrate_frames,
+    cross_fit,
+    describe_caution,
+)
 from fer_training.frame_predictions import join_frames
 
 
@@ -62,6 +68,37 @@ def test_the_threshold_keeps_risk_and_false_alarms() -> None:
         frames, classes=CLASSES, rule=CalibrationRule(max_risk=1.0, max_false_alarms=0.0)
     )
     assert talkers_matter.abstention_threshold > mean[scored & talks & wrong].max(-1).max() - 1e-5
+
+
+def test_few_people_make_no_model_bolder_than_its_network() -> None:
+    def calibrated(names: str, sharpness: float = 0.5, evidence: float = 5.0) -> FrameCalibration:
+        parts = [
+            made_frames(name, seed=index, label=index % 3, sharpness=sharpness, evidence=evidence)
+            for index, name in enumerate(names)
+        ]
+        talkers = [
+            made_frames(name, seed=20 + index, source='talkers', kind='talk', label=0,
+                        sharpness=sharpness, evidence=evidence)
+            for index, name in enumerate('ghij')
+        ]
+        return calibrate_frames(join_frames([*parts, *talkers]), classes=CLASSES)
+
+    five, four = calibrated('abcde'), calibrated('abcd')
+    assert not five.is_cautious and five.temperature < 1.0 and five.abstention_threshold < 0.95
+    assert four.is_cautious and four.temperature == four.single_pass_temperature == 1.0
+    assert four.abstention_threshold >= 0.95
+    doubtful = calibrated('abcd', sharpness=3.0, evidence=1.5)  # its temperature is taken
+    assert doubtful.temperature > 1.0 and doubtful.abstention_threshold >= 0.95
+    assert '5 people' in describe_caution() and '0.95' in describe_caution()
+
+
+def test_copies_of_a_person_under_few_names_are_not_trusted() -> None:
+    copies = [made_frames(name, seed=1, evidence=9.0) for name in 'abc']
+    fitted = cross_fit(join_frames(copies), classes=CLASSES)
+    assert all(
+        item.is_cautious and item.temperature >= 1.0 and item.abstention_threshold >= 0.95
+        for item in fitted.values()
+    )
 
 
 def test_without_a_target_there_is_no_calibration() -> None:

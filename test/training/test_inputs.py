@@ -69,6 +69,18 @@ def test_rotation_keeps_lengths_and_stretch_keeps_time() -> None:
                           ratio[:, 0, :, 1], atol=1e-4)
 
 
+def test_another_person_moves_as_this_one_does() -> None:
+    points = features(faces(200))
+    moved = Augmentation(mirror=False, person=0.1)(points, generator())
+    shift = moved - points
+    assert torch.allclose(shift[:, :, :1].expand_as(shift), shift, atol=1e-6)  # in all frames
+    own = shift[:, :, 0]  # (N, 2, 51)
+    assert float(own.std()) == pytest.approx(0.1 * (1 + 1 / 4) ** 0.5, rel=0.1)
+    brow, nose = own[..., 0:5], own[..., 10:19]
+    assert float(brow.mean(-1).std()) > 0.08  # a part moves as a whole, others otherwise
+    assert abs(float((brow.mean(-1) * nose.mean(-1)).mean())) < 0.003
+
+
 def test_cropping_in_time_keeps_the_order_and_the_range() -> None:
     ramp = torch.linspace(0, 1, 12)[None, None, :, None].expand(5, 2, 12, 51)
     cropped = Augmentation(mirror=False, time_crop=0.3)(ramp, generator())
@@ -91,7 +103,9 @@ def test_the_same_generator_gives_the_same_and_none_gives_no_augmentation() -> N
 
 
 @pytest.mark.parametrize(
-    'bad', [{'rotation': -0.1}, {'stretch': -1.0}, {'time_crop': 0.5}, {'time_crop': -0.1}]
+    'bad',
+    [{'rotation': -0.1}, {'stretch': -1.0}, {'person': -0.1}, {'time_crop': 0.5},
+     {'time_crop': -0.1}],
 )
 def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -14,6 +14,7 @@ from fer_training import streaming_crossval
 from fer_training.cli import main
 from fer_training.frame_calibration import calibrate_frames
 from fer_training.frame_predictions import read_frame_predictions
+from fer_training.plan import NetworkPlan
 from fer_training.streaming_crossval import StreamingFold, read_folds, run_streaming_fold
 
 SHORT = ['--epochs', '2', '--batch-size', '8', '--draws', '16', '--kernel-size', '5',
@@ -64,7 +65,7 @@ def test_nobody_is_trained_and_tried_on_and_synthetic_people_are_always_in(
         assert 'made:m' in training
         assert len([name for name in held_out if name.startswith('gestures')]) == 1
     assert set.union(*(held_out for _, held_out in seen)) == everybody
-    frames = read_folds(tmp_path / 'pst_bln' / 'seed_1')
+    frames = read_folds(tmp_path / 'pst_bln' / 'seed_1', classes=CLASSES)
     assert sorted(set(frames.tracks.subjects)) == sorted(everybody)
     assert len(frames.tracks.names) == 3 * 4 + 4 and len(frames.monte_carlo) == 3
     report = json.loads((tmp_path / 'pst_bln_seed_1' / 'report.json').read_text())
@@ -119,12 +120,15 @@ def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     fit = ['fit', *data(files), *SHORT, '--start', files['start'], '--out', str(out)]
     assert main([*fit, '--calibration', str(folds)]) == 0
     description = load_model(out).description
-    expected = calibrate_frames(read_folds(folds), classes=CLASSES)
+    expected = calibrate_frames(read_folds(folds, classes=CLASSES), classes=CLASSES)
     assert description.temperature == expected.temperature
     assert description.abstention_threshold == expected.abstention_threshold
     assert description.training['calibration']['folds'] == 'seed_1'
+    assert description.training['calibration']['is_cautious']  # three people only
+    assert description.temperature >= 1.0 and description.abstention_threshold >= 0.95
+    cautions = [line for line in capsys.readouterr().err.splitlines() if 'fewer than 5' in line]
+    assert [line.split(':')[0] for line in cautions] == [str(folds)] * 2  # of crossval and fit
     assert description.training['start'] == 'start.safetensors'
-    capsys.readouterr()
     assert main(fit) == 1 and '--validation' in capsys.readouterr().err
     assert main([*fit, '--calibration', str(tmp_path)]) == 1
     assert 'no folds' in capsys.readouterr().err
@@ -139,6 +143,31 @@ def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     assert json.loads(json_path.read_text())['monte_carlo']['count'] == (
         report['everything']['count']
     )
+
+
+def test_a_cross_validation_of_other_classes_is_refused_before_the_fit(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert crossval(files, tmp_path / 'cv', '--start', files['start']) == 0
+    monkeypatch.setattr(NetworkPlan, 'carry_out', None)  # would raise TypeError
+    folds = tmp_path / 'cv' / 'pst_bln' / 'seed_1'
+    fit = ['fit', *data(files), *SHORT, '--out', str(tmp_path / 'model.safetensors'),
+           '--calibration', str(folds), '--classes']
+    turned = list(reversed(CLASSES))
+    for classes in (turned, [*CLASSES, 'wonder']):
+        capsys.readouterr()
+        assert main([*fit, *classes]) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f'fold_01 is of the classes {", ".join(CLASSES)}' in error
+        assert f'the model is of {", ".join(classes)}' in error
+    for path in folds.glob('fold_*/fold.json'):
+        content = json.loads(path.read_text('utf-8'))
+        del content['classes']  # as written before they were noted
+        path.write_text(json.dumps(content), 'utf-8')
+    assert len(read_folds(folds, classes=turned))
+    with pytest.raises(ValueError, match=f'{len(CLASSES)} unnamed'):
+        read_folds(folds, classes=[*CLASSES, 'wonder'])
 
 
 def test_a_network_sees_the_baseline_in_fits_folds_and_evaluations(
