@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from fer_perception.assets import asset_path
 from fer_perception.faces import Box, FaceDetector, FaceTracker, FaceTrackerConfig
-from fer_perception.faces.landmarks import LandmarkPredictor
+from fer_perception.faces.landmarks import FittedLandmarks, LandmarkPredictor
 
 FRAME_PERIOD_S = 1 / 30
 NODE_SEARCH_DELAY_S = 0.1  # fer_node's default
@@ -92,12 +92,12 @@ class TimedPredictor(LandmarkPredictor):
         super().__init__(path)
         self._stages = stages
 
-    def predict_all(self, *args: Any, **settings: Any) -> np.ndarray:
+    def predict_all(self, *args: Any, **settings: Any) -> FittedLandmarks:
         """Fit the landmarks of all faces."""
         started = time.perf_counter()
-        landmarks = super().predict_all(*args, **settings)
+        fitted = super().predict_all(*args, **settings)
         self._stages.add('landmarks', started)
-        return landmarks
+        return fitted
 
 
 class FrontEnd:

@@ -8,7 +8,7 @@ import dlib
 import numpy as np
 
 from fer_perception.faces.face import Box
-from fer_perception.faces.place import FacePlace
+from fer_perception.faces.place import FacePlace, patch_of
 
 # A closer look at one place: the face, made upright and brought to 100 pixels (the detector's
 # window has 80), in a patch half as large again.
@@ -76,9 +76,8 @@ class FaceDetector:
         Takes a tenth of the time of `detect`, and sees heads bent by any angle and small faces as
         well. Returns the best (box in pixels of the image, score), or None.
         """
-        patch, to_image = place.patch(
-            grey, face_side=LOOK_FACE_SIDE, patch_side=LOOK_PATCH_SIDE
-        )
+        to_image = place.to_image(face_side=LOOK_FACE_SIDE, patch_side=LOOK_PATCH_SIDE)
+        patch = patch_of(grey, to_image, side=LOOK_PATCH_SIDE)
         found = _run(self._looker, patch, 0, min_score)
         if not found:
             return None

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,9 @@ from fer_perception.faces.place import FacePlace
 from fer_perception.faces.shape_predictor import open_shape_predictor
 from fer_perception.graph.landmarks import LANDMARK_COUNT
 
-# The predictor works on an upright copy of the face of this size. It starts from boxes of whole
-# pixels and looks at whole pixels: in the copy that is a small part of the face, however small the
-# face is in the image. And heads may be bent, which the predictor was not trained for.
+# The predictor sees an upright patch in which the face has this size. It starts from boxes of
+# whole pixels and looks at whole pixels: in the patch that is a small part of the face, however
+# small the face is in the image. And heads may be bent, which the predictor was not trained for.
 FACE_SIDE = 256
 PATCH_SIDE = 384
 # Several fits start from boxes shifted by this part of the side, evenly around the circle. With 1,
@@ -24,6 +26,21 @@ PATCH_SIDE = 384
 # (standard deviation of x and y between frames, mean of three faces under camera noise of 3 grey
 # levels); by dlib, which rounds points to whole pixels, by 0.24, 0.19, 0.18 and 0.16 %.
 SHIFT = 0.04
+
+
+@dataclass(frozen=True)
+class FittedLandmarks:
+    """
+    The landmarks of some faces of an image, and how far they are to be trusted.
+
+    ``points`` is (faces, 68, 2) float32, pixels of the image: the means of each face's fits.
+    ``spreads`` is (faces,) float64: the root mean square distance of the fits' points from these
+    means, in sides of the box. On a face all fits come to the same points; where there is none
+    they stay as far apart as they started. Infinite if each face had a single fit.
+    """
+
+    points: np.ndarray
+    spreads: np.ndarray
 
 
 class LandmarkPredictor:
@@ -65,42 +82,53 @@ class LandmarkPredictor:
             time.
         :returns: (68, 2) float32, pixels of the image.
         """
-        landmarks: np.ndarray = self.predict_all(grey, [(box, roll)], fits=fits)[0]
+        landmarks: np.ndarray = self.predict_all(grey, [(box, roll)], fits=fits).points[0]
         return landmarks
 
     def predict_all(
         self, grey: np.ndarray, heads: Sequence[tuple[Box, float]], *, fits: int = 1
-    ) -> np.ndarray:
+    ) -> FittedLandmarks:
         """
         Fit the landmarks to several faces of an image: the same as one by one, but faster.
 
-        ``heads`` has the box and the roll of each face, as for `predict`. Returns the landmarks
-        (faces, 68, 2) float32 in pixels of the image.
+        ``heads`` has the box and the roll of each face, as for `predict`.
         """
         if fits < 1:
             raise ValueError(f'fits must be 1 or more, not {fits}')
-        patches = np.empty((len(heads), PATCH_SIDE, PATCH_SIDE), np.uint8)
         to_image = np.empty((len(heads), 2, 3))
-        for index, (box, roll) in enumerate(heads):
-            patches[index], to_image[index] = FacePlace.from_box(box, roll=roll).patch(
-                grey, face_side=FACE_SIDE, patch_side=PATCH_SIDE
-            )
+        for matrix, (box, roll) in zip(to_image, heads, strict=True):
+            place = FacePlace.from_box(box, roll=roll)
+            matrix[:] = place.to_image(face_side=FACE_SIDE, patch_side=PATCH_SIDE)
         rectangles = _rectangles(fits)
         starts = np.empty((len(heads), fits, 5), np.int32)
         starts[:, :, 0] = np.arange(len(heads))[:, None]
         starts[:, :, 1:] = rectangles
         points = self._predictor.fit(
-            patches,
+            grey,
+            to_image,
             starts.reshape(-1, 5),  # (faces, fits, 5) -> (faces * fits, 5)
+            patch_side=PATCH_SIDE,
             threads=self._threads,
         )
-        # (faces * fits, 68, 2) -> (faces, fits, 68, 2) -> (faces, 68, 2) of the patches
-        points = points.reshape(len(heads), fits, LANDMARK_COUNT, 2).mean(axis=1, dtype=float)
+        # (faces * fits, 68, 2) -> (faces, fits, 68, 2), of the patches
+        all_points = points.reshape(len(heads), fits, LANDMARK_COUNT, 2)
+        means = all_points.mean(axis=1, dtype=float)  # (faces, 68, 2)
         # of the patches -> of the image
-        landmarks = points @ to_image[:, :, :2].swapaxes(1, 2) + to_image[:, None, :, 2]
-        return landmarks.astype(np.float32)
+        landmarks = means @ to_image[:, :, :2].swapaxes(1, 2) + to_image[:, None, :, 2]
+        return FittedLandmarks(
+            points=landmarks.astype(np.float32), spreads=_spreads(all_points, means)
+        )
 
 
+def _spreads(points: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return `FittedLandmarks.spreads` of points (faces, fits, 68, 2) in patches."""
+    if points.shape[1] == 1:
+        return np.full(len(points), np.inf)
+    squares = (points - means[:, None]) ** 2  # (faces, fits, 68, 2)
+    return np.sqrt(2 * squares.mean(axis=(1, 2, 3))) / FACE_SIDE
+
+
+@functools.cache
 def _rectangles(fits: int) -> np.ndarray:
     """Return where fits start in a patch: (fits, 4) left, top, right, bottom, whole pixels."""
     shift = SHIFT * FACE_SIDE if fits > 1 else 0.0

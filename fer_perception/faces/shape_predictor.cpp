@@ -14,8 +14,8 @@
 // leaves rounded to 16 bits a third of a face's points came out on other pixels than dlib's.
 //
 // The file is not trusted: no size in it is believed before as many bytes were read. A model takes
-// less memory than its file; one of few points, as each leaf starts at an even place, some times
-// more.
+// less memory than its file, and twice that while it is read; one of few points, as each leaf starts
+// at an even place, some times more.
 
 #include <algorithm>
 #include <cmath>
@@ -27,7 +27,22 @@
 #include <new>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+// A function that the library holds in two forms, one for processors with AVX2, and takes the best
+// of when it is loaded. Both make the same sums: only how many at once differs.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define TWO_FORMS 1
+#define IN_TWO_FORMS __attribute__((target_clones("avx2", "default")))
+#else
+#define TWO_FORMS 0
+#define IN_TWO_FORMS
+#endif
 
 namespace {
 
@@ -41,23 +56,32 @@ constexpr float LARGEST_VALUE = 1000.0f;  // in sides of the box; faces stay nea
 constexpr int LARGEST_THREADS = 64;
 
 constexpr int BLOCK_COLUMNS = 48;  // of a leaf, whose sums stay in registers
-constexpr int BLOCK_TREES = 32;  // whose leaves are fetched before they are added
+constexpr std::size_t BLOCK_PIXELS = 64;  // that are looked up together
+constexpr int BLOCK_TREES = 128;  // whose leaves are fetched before they are added
 constexpr std::size_t LINE = 64;  // bytes of the cache
+constexpr std::size_t LARGE_PAGE = std::size_t{1} << 21;  // bytes
 
 struct Freed {
     void operator()(void* memory) const { std::free(memory); }
 };
 
-// Numbers from the start of a cache line on, all 0 at first.
+// Numbers from the start of a cache line on, all 0 at first. Many lie in large pages, where the
+// system has them: of the leaves each fit reads a few lines all over, and to look up where a small
+// page lies takes as long as to read it.
 template <typename Value>
 class Lines {
 public:
     Lines() = default;
 
     explicit Lines(std::size_t count) {
-        const std::size_t size = (count * sizeof(Value) / LINE + 1) * LINE;
-        values_.reset(static_cast<Value*>(std::aligned_alloc(LINE, size)));
+        const std::size_t bytes = count * sizeof(Value);
+        const std::size_t unit = bytes < LARGE_PAGE ? LINE : LARGE_PAGE;
+        const std::size_t size = (bytes / unit + 1) * unit;
+        values_.reset(static_cast<Value*>(std::aligned_alloc(unit, size)));
         if (!values_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+        if (unit == LARGE_PAGE) madvise(values_.get(), size, MADV_HUGEPAGE);
+#endif
         std::memset(values_.get(), 0, size);
     }
 
@@ -73,10 +97,13 @@ struct Offset {
 
 struct Forest {
     std::uint64_t trees = 0;
-    std::vector<std::uint32_t> anchors;  // of each pixel: the point that it goes with
-    std::vector<Offset> deltas;  // of each pixel from its anchor, in the mean shape
+    // Of each pixel: the point that it goes with, and how far it is from it in the mean shape.
+    // Pixels without a use fill up the last block.
+    std::size_t pixels = 0;
+    std::vector<std::uint32_t> anchors;
+    std::vector<Offset> deltas;
     Lines<std::uint32_t> splits;  // (trees, leaves); the last of each tree is not used
-    Lines<float> leaves;  // (trees * leaves, columns)
+    const float* leaves = nullptr;  // (trees * leaves, columns), within the model's
 };
 
 struct Model {
@@ -85,6 +112,7 @@ struct Model {
     int depth = 0;
     std::vector<float> mean;  // (points, 2), in sides of the box
     std::vector<Forest> forests;
+    Lines<float> all_leaves;  // of all forests, one after the other
 
     std::size_t leaves() const { return std::size_t{1} << depth; }  // of a tree
 };
@@ -237,23 +265,34 @@ void read_tree(Reader& reader, Model& model, std::vector<std::uint32_t>& splits,
     }
 }
 
-Forest read_forest(Reader& reader, Model& model) {
+// Read a forest; the numbers of its leaves go to `leaves`, (trees * leaves, points * 2).
+Forest read_forest(Reader& reader, Model& model, std::vector<float>& leaves) {
     Forest forest;
     forest.trees = reader.number(LARGEST_TREES, "it has a forest with too many trees");
     std::vector<std::uint32_t> splits;
-    std::vector<float> leaves;  // (trees * leaves, width)
     for (std::uint64_t tree = 0; tree < forest.trees; ++tree) {
         read_tree(reader, model, splits, leaves);
     }
     forest.splits = Lines<std::uint32_t>(splits.size());
     std::copy(splits.begin(), splits.end(), forest.splits.data());
-    const std::size_t width = 2 * model.points, count = leaves.size() / width;
-    forest.leaves = Lines<float>(count * model.columns);
-    for (std::size_t leaf = 0; leaf < count; ++leaf) {
-        std::copy_n(leaves.data() + leaf * width, width,
-                    forest.leaves.data() + leaf * model.columns);
-    }
     return forest;
+}
+
+// Put the leaves of all forests side by side, each from the start of a cache line on.
+void store_leaves(Model& model, std::vector<std::vector<float>>& leaves) {
+    const std::size_t width = 2 * model.points;
+    std::size_t count = 0;
+    for (const std::vector<float>& own : leaves) count += own.size() / width;
+    model.all_leaves = Lines<float>(count * model.columns);
+    float* place = model.all_leaves.data();
+    for (std::size_t forest = 0; forest < leaves.size(); ++forest) {
+        model.forests[forest].leaves = place;
+        const std::vector<float> own = std::move(leaves[forest]);  // freed when copied
+        for (std::size_t begin = 0; begin < own.size(); begin += width) {
+            std::copy_n(own.data() + begin, width, place);
+            place += model.columns;
+        }
+    }
 }
 
 void check_splits(const Model& model, const Forest& forest) {
@@ -261,8 +300,7 @@ void check_splits(const Model& model, const Forest& forest) {
     for (std::size_t place = 0; place < forest.trees * model.leaves(); ++place) {
         if ((place + 1) % model.leaves() == 0) continue;  // not used
         const std::uint32_t split = forest.splits.data()[place];
-        if ((split & MASK) >= forest.anchors.size() ||
-            (split >> PIXEL_BITS & MASK) >= forest.anchors.size()) {
+        if ((split & MASK) >= forest.pixels || (split >> PIXEL_BITS & MASK) >= forest.pixels) {
             throw Damage("it has a split of a pixel that there is not");
         }
     }
@@ -281,9 +319,12 @@ std::unique_ptr<Model> read_model(const char* path) {
         model->mean.push_back(reader.coordinate());
     }
     const std::uint64_t count = reader.number(LARGEST_CASCADE, "it has too many forests");
+    std::vector<std::vector<float>> leaves;
     for (std::uint64_t forest = 0; forest < count; ++forest) {
-        model->forests.push_back(read_forest(reader, *model));
+        leaves.emplace_back();
+        model->forests.push_back(read_forest(reader, *model, leaves.back()));
     }
+    store_leaves(*model, leaves);
     what = "it has pixels for another number of forests";
     if (reader.number(count, what) != count) throw Damage(what);
     for (Forest& forest : model->forests) {
@@ -292,17 +333,21 @@ std::unique_ptr<Model> read_model(const char* path) {
             forest.anchors.push_back(static_cast<std::uint32_t>(
                 reader.number(model->points - 1, "it has a pixel at a point that there is not")));
         }
+        forest.pixels = pixels;
         check_splits(*model, forest);
     }
     if (reader.number(count, what) != count) throw Damage(what);
     for (Forest& forest : model->forests) {
         what = "it has another number of offsets than of pixels";
-        const std::uint64_t pixels = forest.anchors.size();
-        if (reader.number(pixels, what) != pixels) throw Damage(what);
-        for (std::uint64_t pixel = 0; pixel < pixels; ++pixel) {
+        if (reader.number(forest.pixels, what) != forest.pixels) throw Damage(what);
+        for (std::uint64_t pixel = 0; pixel < forest.pixels; ++pixel) {
             const float x = reader.coordinate();
             forest.deltas.push_back({x, reader.coordinate()});
         }
+        const std::size_t filled =
+            (forest.pixels + BLOCK_PIXELS - 1) / BLOCK_PIXELS * BLOCK_PIXELS;
+        forest.anchors.resize(filled, 0);
+        forest.deltas.resize(filled, {0.0f, 0.0f});
     }
     if (!reader.at_end()) throw Damage("more follows behind its end");
     return model;
@@ -313,14 +358,23 @@ struct Start {
     std::int32_t patch, left, top, right, bottom;  // the rectangle's first and last pixels
 };
 
+// Takes points of a patch to the image: its rows are (a, b, c), for a x + b y + c.
+struct ToImage {
+    double x[3], y[3];
+};
+
+// An image, and the patches of it in which faces are upright. No patch is ever made: a fit looks
+// at fewer of its pixels than it has.
 struct Patches {
-    const std::uint8_t* pixels;  // (count, height, width)
+    const std::uint8_t* image;  // (height, width)
     std::int64_t height, width;
+    const ToImage* to_image;  // (patches)
+    std::int64_t side;  // of a patch, pixels
 };
 
 // The state of one fit.
 struct Fit {
-    const std::uint8_t* patch;
+    const ToImage* to_image;
     double left, top, width, height;  // of the rectangle: a shape's (1, 1) is its last pixel
     float* shape;  // (columns): (points, 2), in sides of the box, and zeros
     std::int16_t* pixels;  // (LARGEST_PIXELS), of the forest
@@ -358,51 +412,108 @@ Turn turn_of(const Model& model, const float* shape) {
     return {static_cast<float>(along / size), static_cast<float>(across / size)};
 }
 
-// Look up the pixels of a forest around a fit's points; beyond the patch they are 0.
-void look(const Model& model, const Patches& patches, const Forest& forest, Fit& fit) {
-    const Turn turn = turn_of(model, fit.shape);
-    const std::int64_t count = static_cast<std::int64_t>(forest.anchors.size());
-    const std::uint32_t* anchors = forest.anchors.data();
-    const Offset* deltas = forest.deltas.data();
-    const float* shape = fit.shape;
+// Where to look up a block of pixels, and how: each between four pixels of the image.
+struct Places {
+    float x[BLOCK_PIXELS], y[BLOCK_PIXELS];  // of the points that they go with, in sides of the box
+    float right[BLOCK_PIXELS], below[BLOCK_PIXELS];  // parts of a pixel
+    std::int32_t corner[BLOCK_PIXELS];  // index of the upper left one
+    std::int32_t next[BLOCK_PIXELS], under[BLOCK_PIXELS];  // steps to the others; 0 at the border
+    std::int32_t inside[BLOCK_PIXELS];  // the patch: -1, else 0
+    std::int32_t four[4][BLOCK_PIXELS];  // the values
+};
+
+// Return a number, but 0 if it is less or a NaN, and `most` if it is more.
+inline double within(double number, double most) {
+    const double least = number > 0.0 ? number : 0.0;
+    return least < most ? least : most;
+}
+
+// Find the places of a block of pixels in the image; beyond it its border is repeated.
+IN_TWO_FORMS
+void place_pixels(const Patches& patches, const Fit& fit, Turn turn, const Offset* deltas,
+                  Places& places) {
     const double left = fit.left + 0.5, top = fit.top + 0.5;  // rounded, then cut off
     const double width = fit.width, height = fit.height;
-    const double end_x = static_cast<double>(patches.width);
-    const double end_y = static_cast<double>(patches.height);
-    const std::int32_t stride = static_cast<std::int32_t>(patches.width);
-    constexpr std::int64_t BLOCK = 64;
-    std::int32_t places[BLOCK];
-    for (std::int64_t begin = 0; begin < count; begin += BLOCK) {
-        const std::int64_t size = std::min(BLOCK, count - begin);
-        for (std::int64_t index = 0; index < size; ++index) {
-            const Offset delta = deltas[begin + index];
-            const std::uint32_t anchor = anchors[begin + index];
-            const float u = turn.a * delta.x - turn.b * delta.y + shape[2 * anchor];
-            const float v = turn.b * delta.x + turn.a * delta.y + shape[2 * anchor + 1];
-            const double x = width * u + left, y = height * v + top;
-            const bool inside = (x >= 0.0) & (x < end_x) & (y >= 0.0) & (y < end_y);
-            const std::int32_t column = static_cast<std::int32_t>(inside ? x : 0.0);
-            const std::int32_t row = static_cast<std::int32_t>(inside ? y : 0.0);
-            places[index] = inside ? row * stride + column : -1;
-        }
-        for (std::int64_t index = 0; index < size; ++index) {
-            const std::int32_t place = places[index];
-            fit.pixels[begin + index] = place < 0 ? 0 : fit.patch[place];
-        }
+    const double side = static_cast<double>(patches.side);
+    const double last_column = static_cast<double>(patches.width - 1);
+    const double last_row = static_cast<double>(patches.height - 1);
+    const std::int32_t columns = static_cast<std::int32_t>(patches.width);
+    const std::int32_t rows = static_cast<std::int32_t>(patches.height);
+    const ToImage to = *fit.to_image;
+    for (std::size_t index = 0; index < BLOCK_PIXELS; ++index) {
+        const Offset delta = deltas[index];
+        const float u = turn.a * delta.x - turn.b * delta.y + places.x[index];
+        const float v = turn.b * delta.x + turn.a * delta.y + places.y[index];
+        const double x = width * u + left, y = height * v + top;
+        const double column = static_cast<std::int32_t>(within(x, side));
+        const double row = static_cast<std::int32_t>(within(y, side));
+        const double at_x = within(to.x[0] * column + to.x[1] * row + to.x[2], last_column);
+        const double at_y = within(to.y[0] * column + to.y[1] * row + to.y[2], last_row);
+        const std::int32_t whole_x = static_cast<std::int32_t>(at_x);
+        const std::int32_t whole_y = static_cast<std::int32_t>(at_y);
+        places.right[index] = static_cast<float>(at_x - whole_x);
+        places.below[index] = static_cast<float>(at_y - whole_y);
+        places.corner[index] = whole_y * columns + whole_x;
+        places.next[index] = whole_x + 1 < columns ? 1 : 0;
+        places.under[index] = whole_y + 1 < rows ? columns : 0;
+        const std::int32_t inside = (x >= 0.0) & (x < side) & (y >= 0.0) & (y < side);
+        places.inside[index] = -inside;
     }
 }
 
-// Find the leaves that a fit reaches in a block of trees, and fetch them.
+// Interpolate between the values that were looked up.
+IN_TWO_FORMS
+void interpolate(const Places& places, std::int16_t* pixels) {
+    for (std::size_t index = 0; index < BLOCK_PIXELS; ++index) {
+        const float right = places.right[index], below = places.below[index];
+        const float corner = static_cast<float>(places.four[0][index]);
+        const float next = static_cast<float>(places.four[1][index]);
+        const float under = static_cast<float>(places.four[2][index]);
+        const float opposite = static_cast<float>(places.four[3][index]);
+        const float upper = corner + right * (next - corner);
+        const float lower = under + right * (opposite - under);
+        const auto value = static_cast<std::int32_t>(upper + below * (lower - upper) + 0.5f);
+        pixels[index] = static_cast<std::int16_t>(value & places.inside[index]);
+    }
+}
+
+// Look up the pixels of a forest around a fit's points; beyond the patch they are 0.
+void look(const Model& model, const Patches& patches, const Forest& forest, Fit& fit) {
+    const Turn turn = turn_of(model, fit.shape);
+    Places places;
+    for (std::size_t begin = 0; begin < forest.anchors.size(); begin += BLOCK_PIXELS) {
+        const std::uint32_t* anchors = forest.anchors.data() + begin;
+        for (std::size_t index = 0; index < BLOCK_PIXELS; ++index) {
+            places.x[index] = fit.shape[2 * anchors[index]];
+            places.y[index] = fit.shape[2 * anchors[index] + 1];
+        }
+        place_pixels(patches, fit, turn, forest.deltas.data() + begin, places);
+        for (std::size_t index = 0; index < BLOCK_PIXELS; ++index) {
+            const std::uint8_t* corner = patches.image + places.corner[index];
+            const std::int32_t next = places.next[index], under = places.under[index];
+            places.four[0][index] = corner[0];
+            places.four[1][index] = corner[next];
+            places.four[2][index] = corner[under];
+            places.four[3][index] = corner[under + next];
+        }
+        interpolate(places, fit.pixels + begin);
+    }
+}
+
+// Find the leaves that a fit reaches in a block of trees, and fetch them. `KNOWN_DEPTH` is the
+// trees' depth, or 0 if that is known only at run time.
+template <int KNOWN_DEPTH>
 void descend(const Model& model, const Forest& forest, std::uint64_t first_tree,
              std::uint64_t trees, Fit& fit) {
+    const int depth = KNOWN_DEPTH > 0 ? KNOWN_DEPTH : model.depth;
     constexpr std::uint32_t MASK = LARGEST_PIXELS - 1;
-    const std::size_t leaves = model.leaves(), columns = model.columns;
-    const std::size_t leaf_bytes = 2 * model.points * sizeof(float);
+    const std::size_t leaves = std::size_t{1} << depth, columns = model.columns;
+    const std::size_t leaf_bytes = columns * sizeof(float);
     const std::int16_t* pixels = fit.pixels;
     for (std::uint64_t tree = 0; tree < trees; ++tree) {
         const std::uint32_t* splits = forest.splits.data() + (first_tree + tree) * leaves;
         std::size_t node = 0;
-        for (int level = 0; level < model.depth; ++level) {
+        for (int level = 0; level < depth; ++level) {
             const std::uint32_t split = splits[node];
             const std::int32_t difference =
                 pixels[split >> PIXEL_BITS & MASK] - pixels[split & MASK];
@@ -410,19 +521,25 @@ void descend(const Model& model, const Forest& forest, std::uint64_t first_tree,
             node = 2 * node + 2 - (difference > least);
         }
         const std::size_t leaf = (first_tree + tree) * leaves + node - (leaves - 1);
-        const float* reached = forest.leaves.data() + leaf * columns;
+        const float* reached = forest.leaves + leaf * columns;
         fit.reached[tree] = reached;
         const char* bytes = reinterpret_cast<const char*>(reached);
-        for (std::size_t ahead = 0; ahead < leaf_bytes; ahead += LINE) {
+        static_assert(BLOCK_COLUMNS * sizeof(float) == 3 * LINE, "a block of columns is 3 lines");
+        for (std::size_t ahead = 0; ahead < leaf_bytes; ahead += 3 * LINE) {
             __builtin_prefetch(bytes + ahead, 0, 2);
+            __builtin_prefetch(bytes + ahead + LINE, 0, 2);
+            __builtin_prefetch(bytes + ahead + 2 * LINE, 0, 2);
         }
     }
 }
 
-typedef float Vector __attribute__((vector_size(16)));
+typedef float Four __attribute__((vector_size(16)));
+typedef float Eight __attribute__((vector_size(32)));
 
 // Add the leaves that a fit has reached to its shape.
-void add(const Model& model, std::uint64_t trees, Fit& fit) {
+template <typename Vector>
+inline __attribute__((always_inline)) void add_by(const Model& model, std::uint64_t trees,
+                                                  Fit& fit) {
     constexpr int LANES = sizeof(Vector) / sizeof(float), VECTORS = BLOCK_COLUMNS / LANES;
     for (std::size_t column = 0; column < model.columns; column += BLOCK_COLUMNS) {
         Vector sums[VECTORS];
@@ -440,14 +557,27 @@ void add(const Model& model, std::uint64_t trees, Fit& fit) {
     }
 }
 
+#if TWO_FORMS
+__attribute__((target("avx2"))) void add(const Model& model, std::uint64_t trees, Fit& fit) {
+    add_by<Eight>(model, trees, fit);
+}
+
+__attribute__((target("default")))
+#endif
+void add(const Model& model, std::uint64_t trees, Fit& fit) {
+    add_by<Four>(model, trees, fit);
+}
+
 void run_fits(const Model& model, const Patches& patches, Fit* fits, std::size_t count) {
+    constexpr int USUAL_DEPTH = 4;  // of dlib's models
+    const auto descend_trees = model.depth == USUAL_DEPTH ? descend<USUAL_DEPTH> : descend<0>;
     for (const Forest& forest : model.forests) {
         for (Fit* fit = fits; fit != fits + count; ++fit) look(model, patches, forest, *fit);
         for (std::uint64_t tree = 0; tree < forest.trees; tree += BLOCK_TREES) {
             const std::uint64_t trees =
                 std::min<std::uint64_t>(BLOCK_TREES, forest.trees - tree);
             for (Fit* fit = fits; fit != fits + count; ++fit) {
-                descend(model, forest, tree, trees, *fit);
+                descend_trees(model, forest, tree, trees, *fit);
             }
             for (Fit* fit = fits; fit != fits + count; ++fit) add(model, trees, *fit);
         }
@@ -464,7 +594,7 @@ public:
         for (std::size_t index = 0; index < count; ++index) {
             const Start& start = starts[index];
             Fit& fit = fits_[index];
-            fit.patch = patches.pixels + start.patch * patches.height * patches.width;
+            fit.to_image = patches.to_image + start.patch;
             fit.left = start.left;
             fit.top = start.top;
             fit.width = static_cast<double>(start.right) - start.left;
@@ -523,7 +653,7 @@ void fit_all(const Model& model, const Patches& patches, const Start* starts, st
 extern "C" {
 
 // Version of these functions, as shape_predictor.py expects it.
-int shape_predictor_interface() { return 1; }
+int shape_predictor_interface() { return 2; }
 
 // Read a model; null if that fails, and then a reason in `reason`.
 void* shape_predictor_open(const char* path, char* reason, std::size_t reason_size) {
@@ -544,16 +674,21 @@ std::int64_t shape_predictor_points(const void* model) {
     return static_cast<std::int64_t>(static_cast<const Model*>(model)->points);
 }
 
-// Set `points` (starts, points, 2) to the results of fits. `patches` (patches, height, width);
-// `starts` (starts, 5): patch, left, top, right, bottom. Returns 0, or 1 if there is no memory.
-int shape_predictor_fit(const void* model, const std::uint8_t* patches, std::int64_t height,
-                        std::int64_t width, const std::int32_t* starts, std::int64_t count,
-                        std::int64_t threads, float* points) {
+// Set `points` (starts, points, 2) to the results of fits. `image` (height, width); `to_image`
+// (patches, 2, 3); `starts` (starts, 5): patch, left, top, right, bottom. Returns 0, or 1 if there
+// is no memory.
+int shape_predictor_fit(const void* model, const std::uint8_t* image, std::int64_t height,
+                        std::int64_t width, const double* to_image, std::int64_t side,
+                        const std::int32_t* starts, std::int64_t count, std::int64_t threads,
+                        float* points) {
     if (count <= 0) return 0;
     try {
         const auto used = std::min({threads, count, std::int64_t{LARGEST_THREADS}});
         static_assert(sizeof(Start) == 5 * sizeof(std::int32_t), "starts are rows of 5 numbers");
-        fit_all(*static_cast<const Model*>(model), {patches, height, width},
+        static_assert(sizeof(ToImage) == 6 * sizeof(double), "matrices are 6 numbers");
+        const Patches patches{image, height, width,
+                              reinterpret_cast<const ToImage*>(to_image), side};
+        fit_all(*static_cast<const Model*>(model), patches,
                 reinterpret_cast<const Start*>(starts), static_cast<std::size_t>(count),
                 static_cast<std::size_t>(used), points);
     } catch (const std::bad_alloc&) {

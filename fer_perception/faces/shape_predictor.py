@@ -4,8 +4,9 @@ Evaluate dlib's shape predictors: points fitted to a picture by forests of regre
 
 dlib's own evaluation takes most of the time that following a face costs: it holds Python's lock,
 and reads all the model again for each fit. A library compiled from shape_predictor.cpp makes all
-fits of an image in one call. It is optional: where it was not compiled, dlib computes the same,
-rounded to whole pixels.
+fits of an image in one call, and reads the few pixels that they need straight from it. It is
+optional: where it was not compiled, dlib computes the same on patches that are cut out, rounded to
+whole pixels.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from typing import Any, Protocol
 import dlib
 import numpy as np
 
-INTERFACE = 1  # version of the functions in shape_predictor.cpp
+from fer_perception.faces.place import patch_of
+
+INTERFACE = 2  # version of the functions in shape_predictor.cpp
 LARGEST_REASON = 200  # bytes
+LARGEST_SIDE = 16384  # of a patch, pixels
 LOGGER = logging.getLogger(__name__)
 
 
@@ -34,15 +38,26 @@ class ShapePredictor(Protocol):
     def point_count(self) -> int:
         """How many points the model fits."""
 
-    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    def fit(
+        self,
+        grey: np.ndarray,
+        to_image: np.ndarray,
+        starts: np.ndarray,
+        *,
+        patch_side: int,
+        threads: int = 1,
+    ) -> np.ndarray:
         """
-        Fit the points from rectangles.
+        Fit the points from rectangles in upright patches of an image.
 
-        :param patches: grey pictures (P, H, W) uint8; what lies beyond them counts as black.
-        :param starts: (N, 5) int32, for each fit: which picture, and the rectangle around the
-            face by its first and last pixels: left, top, right, bottom. It may reach beyond.
+        :param grey: the image, (H, W) uint8.
+        :param to_image: (P, 2, 3) float64: for each patch the matrix that takes its points to the
+            image, see FacePlace.to_image.
+        :param starts: (N, 5) int32, for each fit: which patch, and the rectangle around the face
+            in it by its first and last pixels: left, top, right, bottom. It may reach beyond.
+        :param patch_side: of each patch, in pixels; what lies beyond a patch counts as black.
         :param threads: how many to use at most; the result does not depend on it.
-        :returns: (N, point_count, 2) float32: x, y in pixels of the picture. A fit does not depend
+        :returns: (N, point_count, 2) float32: x, y in pixels of the patch. A fit does not depend
             on the others.
 
         Raises ValueError if an argument is not as described.
@@ -93,15 +108,26 @@ class CompiledShapePredictor:
         """How many points the model fits."""
         return self._point_count
 
-    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    def fit(
+        self,
+        grey: np.ndarray,
+        to_image: np.ndarray,
+        starts: np.ndarray,
+        *,
+        patch_side: int,
+        threads: int = 1,
+    ) -> np.ndarray:
         """Fit the points from rectangles, see ShapePredictor."""
-        _check(patches, starts, threads)
-        patches, starts = np.ascontiguousarray(patches), np.ascontiguousarray(starts)
+        _check(grey, to_image, starts, patch_side, threads)
+        grey, to_image = np.ascontiguousarray(grey), np.ascontiguousarray(to_image)
+        starts = np.ascontiguousarray(starts)
         points = np.empty((len(starts), self._point_count, 2), np.float32)
         failed = self._library.shape_predictor_fit(
             self._model,
-            patches.ctypes.data,
-            *patches.shape[1:],
+            grey.ctypes.data,
+            *grey.shape,
+            to_image.ctypes.data,
+            patch_side,
             starts.ctypes.data,
             len(starts),
             threads,
@@ -135,13 +161,21 @@ class DlibShapePredictor:
         """How many points the model fits."""
         return self._point_count
 
-    def fit(self, patches: np.ndarray, starts: np.ndarray, *, threads: int = 1) -> np.ndarray:
+    def fit(
+        self,
+        grey: np.ndarray,
+        to_image: np.ndarray,
+        starts: np.ndarray,
+        *,
+        patch_side: int,
+        threads: int = 1,
+    ) -> np.ndarray:
         """Fit the points from rectangles, see ShapePredictor."""
-        _check(patches, starts, threads)
+        _check(grey, to_image, starts, patch_side, threads)
         points = np.empty((len(starts), self._point_count, 2), np.float32)
+        patches = [patch_of(grey, matrix, side=patch_side) for matrix in to_image]
         for index, (patch, *rectangle) in enumerate(starts.tolist()):
-            picture = np.ascontiguousarray(patches[patch])
-            shape = self._predictor(picture, dlib.rectangle(*rectangle))
+            shape = self._predictor(patches[patch], dlib.rectangle(*rectangle))
             points[index] = [(point.x, point.y) for point in shape.parts()]
         return points
 
@@ -178,6 +212,7 @@ def _library() -> ctypes.CDLL | None:
     library.shape_predictor_points.restype = number
     library.shape_predictor_fit.argtypes = [
         *[address, address, number, number],
+        *[address, number],
         *[address, number, number, address],
     ]
     return library
@@ -187,20 +222,26 @@ def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(f'{str(path)!r} is not a dlib shape predictor, or is damaged: {reason}')
 
 
-def _check(patches: np.ndarray, starts: np.ndarray, threads: int) -> None:
+def _check(
+    grey: np.ndarray, to_image: np.ndarray, starts: np.ndarray, patch_side: int, threads: int
+) -> None:
     """Raise ValueError unless these are the arguments of a fit."""
-    if patches.ndim != 3 or patches.dtype != np.uint8 or 0 in patches.shape[1:]:
+    if grey.ndim != 2 or grey.dtype != np.uint8 or grey.size == 0:
+        raise ValueError(f'grey must be (H, W) of uint8, not {grey.shape} of {grey.dtype}')
+    if grey.size >= 2**31:
+        raise ValueError(f'grey must have fewer than 2 ** 31 pixels, not {grey.shape}')
+    if to_image.shape[1:] != (2, 3) or to_image.dtype != np.float64:
         raise ValueError(
-            f'patches must be (P, H, W) of uint8, not {patches.shape} of {patches.dtype}'
+            f'to_image must be (P, 2, 3) of float64, not {to_image.shape} of {to_image.dtype}'
         )
-    if patches.shape[1] * patches.shape[2] >= 2**31:
-        raise ValueError(f'a patch must have fewer than 2 ** 31 pixels, not {patches.shape[1:]}')
     if starts.ndim != 2 or starts.shape[1] != 5 or starts.dtype != np.int32:
         raise ValueError(f'starts must be (N, 5) of int32, not {starts.shape} of {starts.dtype}')
-    if starts.size and not 0 <= starts[:, 0].min() <= starts[:, 0].max() < len(patches):
+    if starts.size and not 0 <= starts[:, 0].min() <= starts[:, 0].max() < len(to_image):
         raise ValueError(
             f'the starts name patches from {starts[:, 0].min()} to {starts[:, 0].max()}, '
-            f'but there are {len(patches)}'
+            f'but there are {len(to_image)}'
         )
+    if not 1 <= patch_side <= LARGEST_SIDE:
+        raise ValueError(f'patch_side must be 1 to {LARGEST_SIDE} pixels, not {patch_side}')
     if threads < 1:
         raise ValueError(f'threads must be 1 or more, not {threads}')

@@ -115,15 +115,41 @@ def test_faces_at_once_have_the_landmarks_of_one_at_a_time(
         (Box(-300, -300, -150, -150), 0.5),
     ]
     together = predictor.predict_all(grey, heads, fits=3)
-    assert together.shape == (3, 68, 2)
-    assert together.dtype == np.float32
-    for (one, roll), expected in zip(heads, together, strict=True):
+    assert together.points.shape == (3, 68, 2)
+    assert together.points.dtype == np.float32
+    for (one, roll), expected in zip(heads, together.points, strict=True):
         assert np.array_equal(predictor.predict(grey, one, roll=roll, fits=3), expected)
-    assert predictor.predict_all(grey, []).shape == (0, 68, 2)
+    assert predictor.predict_all(grey, []).points.shape == (0, 68, 2)
+    assert predictor.predict_all(grey, []).spreads.shape == (0,)
     threaded = LandmarkPredictor(landmark_model_path, threads=3)
-    assert np.array_equal(threaded.predict_all(grey, heads, fits=3), together)
+    threaded_together = threaded.predict_all(grey, heads, fits=3)
+    assert np.array_equal(threaded_together.points, together.points)
+    assert np.array_equal(threaded_together.spreads, together.spreads)
     with pytest.raises(ValueError, match='threads'):
         LandmarkPredictor(landmark_model_path, threads=0)
+
+
+def test_fits_agree_on_a_face_and_nowhere_else(
+    predictor: LandmarkPredictor, grey: np.ndarray, box: Box
+) -> None:
+    place = FacePlace.from_box(box)
+    for _ in range(2):
+        fitted = predictor.predict_all(grey, [(place.box, place.roll)], fits=3)
+        place = FacePlace.from_landmarks(fitted.points[0])
+    for moved in (place, place.moved(0.08 * place.side, 0.05 * place.side)):
+        spread = predictor.predict_all(grey, [(moved.box, moved.roll)], fits=3).spreads[0]
+        assert 0 < spread < 0.008
+    elsewhere = [FacePlace(60, 300, 80), FacePlace(560, 60, 120), FacePlace(300, 330, 60)]
+    blank = np.full_like(grey, 90)
+    heads = [(place.box, place.roll) for place in elsewhere]
+    assert (predictor.predict_all(grey, heads, fits=3).spreads > 0.02).all()
+    assert (predictor.predict_all(blank, heads, fits=3).spreads > 0.02).all()
+
+
+def test_a_single_fit_agrees_with_nothing(
+    predictor: LandmarkPredictor, grey: np.ndarray, box: Box
+) -> None:
+    assert predictor.predict_all(grey, [(box, 0.0)], fits=1).spreads.tolist() == [np.inf]
 
 
 def test_a_model_of_other_points_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from shape_models_made import MadeModel, made_model
 
 from fer_perception.faces import Box, FaceDetector, shape_predictor
-from fer_perception.faces.place import FacePlace
+from fer_perception.faces.place import FacePlace, patch_of
 from fer_perception.faces.shape_predictor import (
     CompiledShapePredictor,
     DlibShapePredictor,
@@ -49,6 +50,14 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     """Return smooth random pictures, uint8."""
     values = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     return np.stack([cv2.GaussianBlur(picture, (5, 5), 0) for picture in values])
+
+
+def tiled(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image made of patches (P, S, S), and the matrices that take each one to it."""
+    count, side = patches.shape[:2]
+    to_image = np.tile(np.eye(2, 3), (count, 1, 1))
+    to_image[:, 1, 2] = side * np.arange(count)
+    return patches.reshape(-1, side), to_image  # (P, S, S) -> (P * S, S)
 
 
 def starts_made(count: int, *, patches: int, size: int, seed: int = 0) -> np.ndarray:
@@ -88,11 +97,11 @@ def test_made_models_give_the_points_of_dlib(
     path = write(made_model(**shape, seed=1).to_bytes())
     compiled, dlibs = CompiledShapePredictor(path), DlibShapePredictor(path)
     assert compiled.point_count == dlibs.point_count == shape.get('points', 5)
-    patches = noise(3, 90, 110)
+    grey, to_image = tiled(noise(3, 100, 100))
     starts = starts_made(200, patches=3, size=100)
-    points = compiled.fit(patches, starts)
+    points = compiled.fit(grey, to_image, starts, patch_side=100)
     assert points.shape == (200, compiled.point_count, 2) and points.dtype == np.float32
-    assert share_equal(points, dlibs.fit(patches, starts)) >= 0.99
+    assert share_equal(points, dlibs.fit(grey, to_image, starts, patch_side=100)) >= 0.99
 
 
 @needs_library
@@ -111,7 +120,9 @@ def test_a_threshold_divides_as_in_dlib(
         for (x, y), value in zip(mean, (max(difference, 0), max(-difference, 0)), strict=True):
             patch[y, x] = value
     starts = np.array([(index, 0, 0, 100, 100) for index in range(511)], np.int32)
-    assert share_equal(compiled.fit(patches, starts), dlibs.fit(patches, starts)) == 1
+    grey, to_image = tiled(patches)
+    points = compiled.fit(grey, to_image, starts, patch_side=101)
+    assert share_equal(points, dlibs.fit(grey, to_image, starts, patch_side=101)) == 1
 
 
 @needs_library
@@ -132,7 +143,8 @@ def test_faces_of_a_clip_have_the_landmarks_of_dlib(
         box = box or FaceDetector().detect(grey)[0][0]
         # On the face, beside it, at the border of the image.
         for place in (FacePlace.from_box(box), FacePlace(30, 20, 150, 0.4)):
-            patches.append(place.patch(grey, face_side=256, patch_side=384)[0])
+            to_image = place.to_image(face_side=256, patch_side=384)
+            patches.append(patch_of(grey, to_image, side=384))
     random = np.random.default_rng(0)
     starts = np.array(
         [
@@ -147,23 +159,68 @@ def test_faces_of_a_clip_have_the_landmarks_of_dlib(
         ],
         np.int32,
     )
-    points = compiled.fit(np.stack(patches), starts)
-    assert share_equal(points, dlibs.fit(np.stack(patches), starts)) >= 0.99
+    tiles, to_tiles = tiled(np.stack(patches))
+    points = compiled.fit(tiles, to_tiles, starts, patch_side=384)
+    assert share_equal(points, dlibs.fit(tiles, to_tiles, starts, patch_side=384)) >= 0.99
+
+
+def reading_model() -> MadeModel:
+    """Return a model that moves its second point to the right by the pixel under the first."""
+    # The second point lies beyond any patch, where all is black.
+    model = made_model(points=2, forests=1, trees=255, depth=1, pixels=2)
+    trees = [
+        ([(0, 1, threshold - 0.5)], [[0.0, 0.0, 1.0, 0.0], [0.0] * 4])
+        for threshold in range(1, 256)
+    ]
+    return replace(
+        model,
+        mean=[0.0, 0.0, 500.0, 500.0],
+        forests=[trees],
+        anchors=[[0, 1]],
+        deltas=[[(0.0, 0.0), (0.0, 0.0)]],
+    )
+
+
+@needs_library
+@pytest.mark.parametrize('roll', [0.0, 0.3, -2.0])
+@pytest.mark.parametrize('side', [20.0, 60.0, 150.0])
+def test_pixels_are_those_of_patches_that_are_cut_out(
+    write: Callable[[bytes], Path], side: float, roll: float
+) -> None:
+    model = CompiledShapePredictor(write(reading_model().to_bytes()))
+    grey = noise(1, 120, 160)[0]
+    # In the image, and over its borders.
+    places = [FacePlace(90.3, 50.8, side, roll), FacePlace(10, 115, side, roll)]
+    to_image = np.stack([place.to_image(face_side=24, patch_side=40) for place in places])
+    rows, columns = np.mgrid[-1:41, -1:41].reshape(2, -1)
+    starts = np.stack([columns, rows, columns + 1, rows + 1], axis=1)
+    starts = np.concatenate([np.insert(starts, 0, index, axis=1) for index in range(2)])
+    points = model.fit(grey, to_image, starts.astype(np.int32), patch_side=40)
+    read = (points[:, 1, 0] - starts[:, 1] - 500).reshape(2, 42, 42)
+    patches = np.stack([patch_of(grey, matrix, side=40) for matrix in to_image])
+    # OpenCV rounds a few values the other way; some versions divide a pixel in 32 parts only.
+    assert np.abs(read[:, 1:-1, 1:-1] - patches).max() <= 2
+    read[:, 1:-1, 1:-1] = 0
+    assert not read.any()  # beyond the patch
 
 
 @needs_library
 def test_a_fit_depends_on_no_other_and_not_on_threads(write: Callable[[bytes], Path]) -> None:
     model = CompiledShapePredictor(write(made_model(trees=100, depth=4, points=30).to_bytes()))
-    patches = noise(5, 64, 64)
+    grey, to_image = tiled(noise(5, 64, 64))
     starts = starts_made(37, patches=5, size=64)
-    together = model.fit(patches, starts)
-    alone = np.concatenate([model.fit(patches, start[None]) for start in starts])
+    together = model.fit(grey, to_image, starts, patch_side=64)
+    alone = np.concatenate(
+        [model.fit(grey, to_image, start[None], patch_side=64) for start in starts]
+    )
     assert np.array_equal(together, alone)
     for threads in (2, 5, 64, 1000):
-        assert np.array_equal(model.fit(patches, starts, threads=threads), together)
+        threaded = model.fit(grey, to_image, starts, patch_side=64, threads=threads)
+        assert np.array_equal(threaded, together)
     # Views give the same.
-    assert np.array_equal(model.fit(patches[:, ::-1], starts[::-1]),
-                          model.fit(patches[:, ::-1].copy(), starts[::-1].copy()))
+    views = (grey[::-1, ::-1], to_image[::-1], starts[::-1])
+    copies = [view.copy() for view in views]
+    assert np.array_equal(model.fit(*views, patch_side=64), model.fit(*copies, patch_side=64))
 
 
 @pytest.fixture(params=[pytest.param('compiled', marks=needs_library), 'dlib'])
@@ -175,19 +232,26 @@ def either(request: pytest.FixtureRequest, write: Callable[[bytes], Path]) -> Sh
 
 
 def test_no_fits_are_no_points(either: ShapePredictor) -> None:
-    assert either.fit(noise(1, 9, 9)[:0], np.zeros((0, 5), np.int32)).shape == (0, 5, 2)
+    starts = np.zeros((0, 5), np.int32)
+    points = either.fit(noise(1, 9, 9)[0], np.zeros((0, 2, 3)), starts, patch_side=9)
+    assert points.shape == (0, 5, 2)
 
 
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        ({'patches': np.zeros((9, 9), np.uint8)}, 'patches'),
-        ({'patches': np.zeros((1, 9, 9))}, 'uint8'),
-        ({'patches': np.zeros((1, 0, 9), np.uint8)}, 'patches'),
+        ({'grey': np.zeros((1, 9, 9), np.uint8)}, 'grey'),
+        ({'grey': np.zeros((9, 9))}, 'uint8'),
+        ({'grey': np.zeros((0, 9), np.uint8)}, 'grey'),
+        ({'grey': np.broadcast_to(np.uint8(0), (2**16, 2**15))}, 'fewer'),
+        ({'to_image': np.zeros((2, 3))}, 'to_image'),
+        ({'to_image': np.zeros((1, 2, 3), np.float32)}, 'float64'),
         ({'starts': np.zeros((1, 4), np.int32)}, 'starts'),
         ({'starts': np.zeros((1, 5))}, 'int32'),
         ({'starts': np.array([(1, 0, 0, 8, 8)], np.int32)}, 'there are 1'),
         ({'starts': np.array([(-1, 0, 0, 8, 8)], np.int32)}, 'there are 1'),
+        ({'patch_side': 0}, 'patch_side'),
+        ({'patch_side': 2**31}, 'patch_side'),
         ({'threads': 0}, 'threads'),
     ],
 )
@@ -195,8 +259,10 @@ def test_wrong_arguments_are_refused(
     either: ShapePredictor, arguments: dict[str, object], said: str
 ) -> None:
     right: dict[str, object] = {
-        'patches': np.zeros((1, 9, 9), np.uint8),
+        'grey': np.zeros((9, 9), np.uint8),
+        'to_image': np.eye(2, 3)[None],
         'starts': np.array([(0, 0, 0, 8, 8)], np.int32),
+        'patch_side': 9,
     }
     with pytest.raises(ValueError, match=said):
         either.fit(**{**right, **arguments})  # type: ignore[arg-type]
@@ -205,7 +271,21 @@ def test_wrong_arguments_are_refused(
 def test_the_largest_numbers_do_no_harm(either: ShapePredictor) -> None:
     ends = [-(2**31), 2**31 - 1]
     starts = np.array([(0, a, b, c, d) for a in ends for b in ends for c in ends for d in ends])
-    assert np.isfinite(either.fit(noise(1, 9, 9), starts.astype(np.int32))).all()
+    points = either.fit(*tiled(noise(1, 9, 9)), starts.astype(np.int32), patch_side=9)
+    assert np.isfinite(points).all()
+
+
+@needs_library
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, 1e300, -1e300])
+def test_matrices_that_lead_nowhere_do_no_harm(
+    write: Callable[[bytes], Path], value: float
+) -> None:
+    model = CompiledShapePredictor(write(made_model().to_bytes()))
+    starts = starts_made(50, patches=1, size=9)
+    for place in range(6):
+        to_image = np.eye(2, 3)[None]
+        to_image.flat[place] = value
+        assert np.isfinite(model.fit(noise(1, 9, 9)[0], to_image, starts, patch_side=9)).all()
 
 
 # Damaged files
@@ -261,7 +341,8 @@ def test_damaged_bytes_are_refused_or_a_model(
     except ValueError as error:
         assert 'damaged' in str(error) and 'memory' not in str(error)
         return
-    points = model.fit(noise(1, 20, 20), starts_made(8, patches=1, size=20))
+    starts = starts_made(8, patches=1, size=20)
+    points = model.fit(*tiled(noise(1, 20, 20)), starts, patch_side=20)
     assert np.isfinite(points).all()
 
 
@@ -323,9 +404,11 @@ def test_models_that_are_gone_leave_no_memory(write: Callable[[bytes], Path]) ->
     damaged.write_bytes(Path(whole).read_bytes()[:-1])
     run_limited("""
 import numpy as np
-patch, starts = np.zeros((1, 9, 9), np.uint8), np.zeros((50, 5), np.int32)
+grey, to_image = np.zeros((9, 9), np.uint8), np.eye(2, 3)[None]
+starts = np.zeros((50, 5), np.int32)
 for _ in range(4000):
-    CompiledShapePredictor(Path(sys.argv[1])).fit(patch, starts, threads=2)
+    model = CompiledShapePredictor(Path(sys.argv[1]))
+    model.fit(grey, to_image, starts, patch_side=9, threads=2)
     try:
         CompiledShapePredictor(Path(sys.argv[2]))
     except ValueError:

@@ -22,6 +22,7 @@ from fer_perception.faces import (
     LandmarkPredictor,
 )
 from fer_perception.faces.identifiers import Identifiers
+from fer_perception.faces.landmarks import FittedLandmarks
 from fer_perception.faces.place import FacePlace
 
 COUPLE = 'head-pose-face-detection-female-and-male.gif'
@@ -205,6 +206,7 @@ class World:
         self.faces: list[FacePlace] = []
         self.scores: dict[FacePlace, float] = {}
         self.searches = 0
+        self.looks = 0
 
     def detect(self, grey: np.ndarray, *, min_score: float = 0.0) -> list[tuple[Box, float]]:
         self.searches += 1
@@ -214,6 +216,7 @@ class World:
     def look(
         self, grey: np.ndarray, place: FacePlace, *, min_score: float = 0.0
     ) -> tuple[Box, float] | None:
+        self.looks += 1
         nearest = self.nearest(place)
         score = self.scores.get(nearest, 2.0) if nearest is not None else -9.0
         return None if nearest is None or score < min_score else (nearest.box, score)
@@ -229,10 +232,17 @@ class World:
 
     def predict_all(
         self, grey: np.ndarray, heads: list[tuple[Box, float]], *, fits: int = 1
-    ) -> np.ndarray:
-        return np.stack(
-            [self.predict(grey, box, roll=roll, fits=fits) for box, roll in heads]
+    ) -> FittedLandmarks:
+        return FittedLandmarks(
+            points=np.stack(
+                [self.predict(grey, box, roll=roll, fits=fits) for box, roll in heads]
+            ),
+            spreads=np.array([self.spread(box) for box, _ in heads]),
         )
+
+    def spread(self, box: Box) -> float:
+        """Return how far apart fits from a box are: as far as they started where no face is."""
+        return 0.003 if self.nearest(FacePlace.from_box(box)) else 0.035
 
     def nearest(self, place: FacePlace) -> FacePlace | None:
         near = [face for face in self.faces
@@ -274,10 +284,25 @@ def test_a_slow_camera_is_searched_by_time(
     world: World, make_tracker: Callable[..., FaceTracker]
 ) -> None:
     world.faces = [FacePlace(200, 200, 100)]
-    tracker = make_tracker()
+    tracker = make_tracker(detection_interval_s=0.5)
     for index in range(5):
         tracker.update(GREY, index * 0.25)
     assert world.searches == 3
+
+
+@pytest.mark.parametrize('rate', [5, 12.5, 30, 60])
+def test_a_new_face_waits_less_than_a_second(
+    world: World, make_tracker: Callable[..., FaceTracker], rate: float
+) -> None:
+    for moment in range(1, 40):
+        world.faces = [FacePlace(200, 200, 100)]
+        tracker = make_tracker()
+        for index in range(round(moment + 2 * rate)):
+            if index >= moment:
+                world.faces = [FacePlace(200, 200, 100), FacePlace(400, 200, 100)]
+            if len(tracker.update(GREY, index / rate)) == 2:
+                break
+        assert (index - moment) / rate < 0.9
 
 
 def test_a_weak_score_keeps_a_face_but_starts_none(
@@ -377,6 +402,35 @@ def test_a_face_that_jumps_between_searches_is_caught_again(
         faces = tracker.update(GREY, index / 30)
     assert ids_of([faces]) == [['a0000']]
     assert faces[0].box.left == pytest.approx(220, abs=1)
+
+
+def test_faces_whose_fits_agree_need_no_look_and_others_one_now_and_then(
+    world: World, make_tracker: Callable[..., FaceTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.faces = [FacePlace(200, 200, 100), FacePlace(400, 200, 100)]
+    tracker = make_tracker(detection_interval=1000, detection_interval_s=1000.0)
+    for index in range(21):
+        tracker.update(GREY, index / 30)
+    assert world.looks == 0
+    monkeypatch.setattr(world, 'spread', lambda box: 0.02 if box.left < 250 else 0.01)
+    for index in range(21, 41):
+        faces = tracker.update(GREY, index / 30)
+    assert world.looks == 7  # at once, then every three frames, at one face
+    assert len(faces) == 2
+    assert world.searches == 1
+
+
+def test_a_face_whose_fits_disagree_and_that_a_look_does_not_see_is_searched_for(
+    world: World, make_tracker: Callable[..., FaceTracker]
+) -> None:
+    world.faces = [FacePlace(200, 200, 100)]
+    tracker = make_tracker(detection_interval=1000, detection_interval_s=1000.0)
+    for index in range(10):
+        tracker.update(GREY, index / 30)
+    world.faces = []
+    results = [tracker.update(GREY, index / 30) for index in range(10, 14)]
+    # A look at the first, a search of the second.
+    assert [len(faces) for faces in results] == [1, 0, 0, 0]
 
 
 def test_landmarks_are_not_fitted_anew_while_they_agree_with_the_detection(
@@ -524,6 +578,8 @@ def test_a_time_that_is_no_number_is_refused(make_tracker: Callable[..., FaceTra
         {'detection_interval_s': math.nan},
         {'search_delay_s': -0.1},
         {'keep_score': 0.5, 'min_score': 0.0},
+        {'agreed_spread': -0.1},
+        {'agreed_spread': math.nan},
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, float]) -> None:
