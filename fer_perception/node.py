@@ -38,6 +38,7 @@ from fer_perception.mailbox import Mailbox
 from fer_perception.messages import image_message, result_messages, ros_message, stamp_ns
 from fer_perception.models.pst_bln import PstBln
 from fer_perception.pipeline import Pipeline, PipelineConfig
+from fer_perception.uncertainty.estimate import DecisionRule
 
 TRANSPORTS = ('raw', 'compressed')
 LOG_PERIOD_S = 5.0  # between two complaints of one kind
@@ -125,6 +126,22 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
         1.0,
         read_only=False,
     ),
+    'confidence_margin': _real(
+        DecisionRule.confidence_margin,
+        'How much above the threshold the confidence must be for an expression to become '
+        'CONFIDENT, at most half the way to 1; it stays so down to the threshold.',
+        0.0,
+        1.0,
+        read_only=False,
+    ),
+    'confidence_hold_s': _real(
+        DecisionRule.confidence_hold_s,
+        'Seconds for which it must have been that clear, in the same expression, before it is '
+        'CONFIDENT.',
+        0.0,
+        60.0,
+        read_only=False,
+    ),
     'threads': _whole(
         1,
         'CPU threads of the network and the landmark fits; more only pay where cores stand idle.',
@@ -132,7 +149,7 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
         256,
     ),
     'detection_interval': _whole(
-        15, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
+        20, 'Images from one search for faces to the next, while no face is missing.', 1, 1000
     ),
     'search_delay_s': _real(
         0.1,
@@ -153,6 +170,9 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     ),
 }
 
+# Those that make the rule by which the state of an expression is decided.
+RULE_PARAMETERS = ('abstention_threshold', 'confidence_margin', 'confidence_hold_s')
+
 
 class FerNode(Node):
     """Connects the pipeline to ROS: the newest image in, expressions out."""
@@ -171,7 +191,7 @@ class FerNode(Node):
             raise ValueError(f'image_transport must be raw or compressed, not {transport!r}')
         self._convert = to_bgr if transport == 'raw' else compressed_to_bgr
         self._pipeline = Pipeline(self._pipeline_config())
-        self._apply_threshold(self._value('abstention_threshold'))
+        self._apply_rule({name: self._value(name) for name in RULE_PARAMETERS})
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
         self._outputs = {
@@ -246,19 +266,19 @@ class FerNode(Node):
         )
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name == 'abstention_threshold':
-                self._apply_threshold(parameter.value)
-            elif parameter.name == 'mc_samples':
-                self._pipeline.recognizer.budget.most = parameter.value
-            elif parameter.name == 'deadline_ms':
-                self._pipeline.recognizer.budget.deadline_ms = parameter.value
+        new = {parameter.name: parameter.value for parameter in parameters}
+        if 'mc_samples' in new:
+            self._pipeline.recognizer.budget.most = new['mc_samples']
+        if 'deadline_ms' in new:
+            self._pipeline.recognizer.budget.deadline_ms = new['deadline_ms']
+        if new.keys() & set(RULE_PARAMETERS):
+            self._apply_rule({name: new.get(name, self._value(name)) for name in RULE_PARAMETERS})
         return SetParametersResult(successful=True)
 
-    def _apply_threshold(self, threshold: float) -> None:
-        rule = self._pipeline.description.rule
-        if threshold >= 0.0:
-            rule = replace(rule, abstention_threshold=threshold)
+    def _apply_rule(self, values: dict[str, float]) -> None:
+        if values['abstention_threshold'] < 0.0:
+            values['abstention_threshold'] = self._pipeline.description.abstention_threshold
+        rule = replace(self._pipeline.description.rule, **values)
         self._pipeline.recognizer.rule = rule  # one assignment: the worker sees the old or the new
 
     def _work(self) -> None:

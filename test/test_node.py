@@ -473,6 +473,37 @@ def test_the_threshold_applies_at_once(
     assert states == [Expression.STATE_CONFIDENT, Expression.STATE_UNCERTAIN]
 
 
+def test_margin_and_hold_apply_at_once(
+    node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
+) -> None:
+    node = node_in_process()
+    listener.wait_for_node()
+    states: list[list[int]] = []
+    for hold_s in (0.0, 30.0):
+        changed = node.set_parameters(
+            [
+                Parameter('abstention_threshold', value=0.0),
+                Parameter('confidence_margin', value=0.0),
+                Parameter('confidence_hold_s', value=hold_s),
+            ]
+        )
+        assert all(result.successful for result in changed)
+        states.append([])
+        for number in range(15):
+            # The second time after a gap.
+            stamp = 1_000_000_000 * (1 + 5 * len(states)) + 40_000_000 * number
+            message = image(face_image, 0)
+            message.header = header_message(ros_message, stamp_ns=stamp, frame_id='eye')
+            assert listener.send(message)
+            states[-1].append(listener.arrays[-1].faces[0].state)
+    assert states[0][-1] == Expression.STATE_CONFIDENT
+    assert Expression.STATE_UNCERTAIN not in states[0]
+    assert states[1][-1] == Expression.STATE_UNCERTAIN
+    assert Expression.STATE_CONFIDENT not in states[1]
+    for name, value in (('confidence_margin', 1.5), ('confidence_hold_s', -1.0)):
+        assert not node.set_parameters([Parameter(name, value=value)])[0].successful
+
+
 def test_samples_and_deadline_apply_at_once(
     node_in_process: Callable[..., Any], listener: Listener, face_image: np.ndarray
 ) -> None:

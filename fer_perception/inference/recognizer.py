@@ -16,6 +16,7 @@ from fer_perception.inference.sample_budget import SampleBudget
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
 from fer_perception.models.model_file import ModelDescription
 from fer_perception.uncertainty.estimate import DecisionRule, ExpressionEstimate
+from fer_perception.uncertainty.hysteresis import StateHysteresis
 from fer_perception.uncertainty.measures import measure_uncertainty
 
 
@@ -66,18 +67,20 @@ class ExpressionRecognizer:
         samples = self.budget.choose(steps=steps, elapsed_ms=elapsed_ms)
         if samples != self._network.samples:
             self._network.samples = samples
-        started = time.perf_counter()
-        logits: dict[str, np.ndarray] = {}
+        spent_ms = 0.0
+        estimates: dict[str, ExpressionEstimate] = {}
         for tick in range(max((vectors.shape[1] for vectors in due.values()), default=0)):
             ids = [face_id for face_id, vectors in due.items() if vectors.shape[1] > tick]
+            started = time.perf_counter()
             answers = self._network.step(
                 [self._faces[face_id].stream for face_id in ids],
                 np.stack([due[face_id][:, tick] for face_id in ids]),
             )
-            logits.update(zip(ids, answers, strict=True))
-        spent_ms = (time.perf_counter() - started) * 1e3
+            spent_ms += (time.perf_counter() - started) * 1e3
+            for face_id, logits in zip(ids, answers, strict=True):
+                estimates[face_id] = self._estimate(self._faces[face_id], logits)
         self.budget.record(steps=steps, samples=samples, spent_ms=spent_ms)
-        return {face_id: self._estimate(face_id, answer) for face_id, answer in logits.items()}
+        return estimates
 
     def keep_only(self, face_ids: Collection[str]) -> None:
         """Free the streams of all other faces."""
@@ -95,13 +98,20 @@ class ExpressionRecognizer:
         vectors = edge_vectors(face.resampler.push(time_s, normalized), self._edges)  # (2, n, E)
         return vectors if face.baseline is None else face.baseline.push(vectors)
 
-    def _estimate(self, face_id: str, logits: np.ndarray) -> ExpressionEstimate:
+    def _estimate(self, face: '_FaceStream', logits: np.ndarray) -> ExpressionEstimate:
+        """Make the estimate of the face's latest step; every step counts for its state."""
         samples = softmax(logits / self._description.temperature, axis=-1)  # (S, C)
-        return ExpressionEstimate.from_uncertainty(
-            measure_uncertainty(samples),
-            labels=self.labels,
+        uncertainty = measure_uncertainty(samples)
+        window_s = face.stream.frames / self._description.frame_rate
+        state = face.hysteresis.update(
+            uncertainty.probabilities,
+            time_s=face.steps / self._description.frame_rate,
+            evidence_s=window_s,
             rule=self.rule,
-            window_s=self._faces[face_id].stream.frames / self._description.frame_rate,
+        )
+        face.steps += 1
+        return ExpressionEstimate.from_uncertainty(
+            uncertainty, labels=self.labels, state=state, window_s=window_s
         )
 
 
@@ -113,9 +123,13 @@ class _FaceStream:
         self.resampler = TrackResampler(frame_rate=description.frame_rate)
         span = description.baseline_frames
         self.baseline = Baseline(frames=span) if span else None
+        self.hysteresis = StateHysteresis()
+        self.steps = 0  # since the first frame, or the one after the last gap
 
     def reset(self) -> None:
         """Forget the frames before a gap; the resampler finds gaps by itself."""
         self.stream.reset()
         if self.baseline is not None:
             self.baseline.reset()
+        self.hysteresis.reset()
+        self.steps = 0

@@ -24,18 +24,31 @@ class DecisionRule:
 
     abstention_threshold: float  # lowest confidence that counts as CONFIDENT, 0 to 1
     warm_up_s: float  # seconds of evidence before any answer counts
+    # To become CONFIDENT the confidence must be this much above the threshold, 0 to 1, ...
+    confidence_margin: float = 0.1
+    # ... for so many seconds, in one expression: see StateHysteresis
+    confidence_hold_s: float = 0.15
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges."""
-        if not 0.0 <= self.abstention_threshold <= 1.0:
-            raise ValueError(
-                f'abstention_threshold must be 0 to 1, not {self.abstention_threshold}'
-            )
-        if self.warm_up_s < 0.0:
-            raise ValueError(f'warm_up_s must be 0 or more seconds, not {self.warm_up_s}')
+        for name in ('abstention_threshold', 'confidence_margin'):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f'{name} must be 0 to 1, not {getattr(self, name)}')
+        for name in ('warm_up_s', 'confidence_hold_s'):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f'{name} must be 0 or more seconds, not {getattr(self, name)}')
+
+    @property
+    def entry_confidence(self) -> float:
+        """The confidence from which an expression may become CONFIDENT.
+
+        The margin above the threshold, but at most half the way to 1, which always leaves a way.
+        """
+        threshold = self.abstention_threshold
+        return threshold + min(self.confidence_margin, (1.0 - threshold) / 2)
 
     def state(self, *, confidence: float, evidence_s: float) -> ExpressionState:
-        """Return the state of an answer of this confidence after this evidence in seconds."""
+        """Return the state of an answer by itself: its confidence, and its evidence in seconds."""
         if evidence_s + 1e-6 < self.warm_up_s:
             return ExpressionState.WARMING_UP
         if confidence >= self.abstention_threshold:
@@ -63,14 +76,12 @@ class ExpressionEstimate:
         uncertainty: Uncertainty,
         *,
         labels: tuple[str, ...],
-        rule: DecisionRule,
+        state: ExpressionState,
         window_s: float,
     ) -> 'ExpressionEstimate':
         """Make the estimate of one face from the uncertainty of one window, batch shape ()."""
         return cls(
-            state=rule.state(
-                confidence=float(uncertainty.probabilities.max()), evidence_s=window_s
-            ),
+            state=state,
             labels=labels,
             probabilities=uncertainty.probabilities,
             standard_deviations=uncertainty.standard_deviations,

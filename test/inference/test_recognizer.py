@@ -69,7 +69,9 @@ def test_translation_scale_and_roll_leave_the_probabilities_unchanged(
 def test_state_warms_up_and_evidence_grows_to_the_window() -> None:
     estimates = read(
         recognizer_of(
-            model(), mc_samples=2, rule=DecisionRule(abstention_threshold=0.0, warm_up_s=0.1)
+            model(),
+            mc_samples=2,
+            rule=DecisionRule(abstention_threshold=0.0, warm_up_s=0.1, confidence_hold_s=0.0),
         ),
         face_landmarks(frames=9),
     )
@@ -134,6 +136,59 @@ def test_after_a_gap_a_face_starts_anew() -> None:
     late = recognizer.update({'a0000': landmarks[9]}, 5.0)['a0000']
     assert late.state == ExpressionState.WARMING_UP
     assert late.window_s == pytest.approx(1 / 30)
+
+
+HELD = DecisionRule(
+    abstention_threshold=0.0, warm_up_s=0.1, confidence_margin=0.0, confidence_hold_s=0.25
+)
+
+
+def test_a_face_holds_by_itself_and_again_after_a_gap_and_when_it_was_forgotten() -> None:
+    # So still that no class overtakes another.
+    recognizer = recognizer_of(model(), mc_samples=200, seed=1, rule=HELD)
+    still = np.repeat(face_landmarks(frames=1), 60, axis=0)
+
+    def states(face_id: str, start_s: float, others: tuple[str, ...] = ()) -> list[str]:
+        return [
+            recognizer.update(
+                {other: frame for other in (face_id, *others)}, start_s + index / 30
+            )[face_id].state.name
+            for index, frame in enumerate(still[:12])
+        ]
+
+    held = ['WARMING_UP'] * 2 + ['UNCERTAIN'] * 6 + ['CONFIDENT'] * 4
+    assert states('a0000', 0.0) == held
+    assert states('b0000', 12 / 30, others=('a0000',)) == held  # beside one that is CONFIDENT
+    assert states('a0000', 24 / 30) == ['CONFIDENT'] * 12
+    assert states('a0000', 10.0) == held
+    recognizer.keep_only([])
+    assert states('a0000', 10.5) == held
+
+
+@pytest.mark.parametrize('period', [2, 5, 10])
+def test_a_state_does_not_depend_on_how_many_steps_come_at_once(period: int) -> None:
+    # Masks that drop nothing, and landmarks that are straight in time between the frames.
+    network = small_network(dropout=1e-9)
+    loaded = LoadedModel(network, description_of(network, warm_up_s=0.1, normalization='centred'))
+    random = np.random.default_rng(0)
+    frames = face_landmarks(frames=21) + random.normal(0, 4, (21, 68, 2))
+    share = np.arange(200)[:, None, None] % 10 / 10
+    before = np.arange(200) // 10
+    steps = frames[before] * (1 - share) + frames[before + 1] * share  # (200, 68, 2)
+    rule = DecisionRule(
+        abstention_threshold=0.2, warm_up_s=0.1, confidence_margin=0.02, confidence_hold_s=0.1
+    )
+
+    def states(every: int) -> dict[int, ExpressionState]:
+        recognizer = recognizer_of(loaded, mc_samples=1, rule=rule)
+        return {
+            index: recognizer.update({'a0000': steps[index]}, index / 30)['a0000'].state
+            for index in range(0, 200, every)
+        }
+
+    one_by_one = states(1)
+    assert len(set(one_by_one.values())) == 3
+    assert all(one_by_one[index] == state for index, state in states(period).items())
 
 
 def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:

@@ -27,7 +27,10 @@ def test_state(confidence: float, evidence_s: float, state: ExpressionState) -> 
 def test_estimate_names_the_best_class() -> None:
     samples = np.array([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1]])
     estimate = ExpressionEstimate.from_uncertainty(
-        measure_uncertainty(samples), labels=('a', 'b', 'c'), rule=RULE, window_s=1.0
+        measure_uncertainty(samples),
+        labels=('a', 'b', 'c'),
+        state=ExpressionState.CONFIDENT,
+        window_s=1.0,
     )
     assert estimate.expression == 'b'
     assert estimate.confidence == pytest.approx(0.75)
@@ -35,7 +38,18 @@ def test_estimate_names_the_best_class() -> None:
     assert estimate.mc_samples == 2
 
 
-@pytest.mark.parametrize(('threshold', 'warm_up_s'), [(1.1, 0.0), (-0.1, 0.0), (0.5, -1.0)])
-def test_rules_out_of_range_are_refused(threshold: float, warm_up_s: float) -> None:
-    with pytest.raises(ValueError, match='must be 0'):
-        DecisionRule(abstention_threshold=threshold, warm_up_s=warm_up_s)
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('abstention_threshold', 1.1),
+        ('abstention_threshold', -0.1),
+        ('warm_up_s', -1.0),
+        ('confidence_margin', -0.1),
+        ('confidence_margin', 1.1),
+        ('confidence_hold_s', -0.1),
+        ('confidence_hold_s', float('nan')),
+    ],
+)
+def test_rules_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f'{name} must be 0'):
+        DecisionRule(**{'abstention_threshold': 0.5, 'warm_up_s': 0.5, name: value})
