@@ -14,7 +14,7 @@ help:
 	@echo 'make test    run ruff, mypy and pytest'
 	@echo 'make build   build both ROS packages with colcon into install/'
 	@echo 'make bench   run the measurements in benchmarks/, results in out/bench'
-	@echo 'make model   make the shipped model anew from a 3D face basis (BASIS=path of ict_facekit_68.npz)'
+	@echo 'make model   make the shipped model anew, and measure it (an hour; DATA=folder of the 3D face basis and the tracks)'
 	@echo 'make results make docs/results.md anew: all networks on tracks of unseen people (hours; DATA=folder of the tracks)'
 	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
 
@@ -40,15 +40,9 @@ bench: environment
 	    python "benchmarks/$$benchmark.py" --out "out/bench/$$benchmark.json"; \
 	done
 
-# The whole way from the basis to the file that is shipped; an interrupted fit goes on.
+# The whole way from the basis and the tracks to the file that is shipped; what is done is not run again.
 model: environment
-	@[ -n "$${BASIS:-}" ] || { echo 'error: say where the 3D face basis is: make model BASIS=path/ict_facekit_68.npz' >&2; exit 1; }
-	@$(in_environment) mkdir -p out/model && export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} && \
-	fer_train synth --basis "$$BASIS" --count 4200 --seed 1 --out out/model/train.npz && \
-	fer_train synth --basis "$$BASIS" --count 700 --seed 2 --out out/model/validation.npz && \
-	fer_train fit --tracks out/model/train.npz --validation out/model/validation.npz --epochs 12 \
-	    --licence 'Apache-2.0; made from ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative Technologies)' \
-	    --out fer_perception/models/pst_bln_7.safetensors
+	@$(in_environment) export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} && scripts/model.sh
 
 # Every network of docs/results.md, cross-validated; what is done is not run again.
 results: environment

@@ -63,7 +63,8 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         'neutral', 'anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise'
     )
     assert description.network.padding == 'causal' and description.network.window > 0
-    assert description.training['validation_scores']['frames'] > 0
+    assert description.training['calibration']['temperature'] == description.temperature
+    assert description.baseline_s > 0
     assert description.licence
 
 

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Make the shipped model anew, from the face basis and real tracks to the file, and measure it.
+# `make model` calls it. Takes more than an hour on two cores, and goes on where it was interrupted.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+data=${DATA:-../shared/data}
+out=out/model
+basis=(--basis "$data/ict_facekit_68.npz" --duration 3)
+shipped=fer_perception/models/pst_bln_7.safetensors
+licence='Apache-2.0; made from ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative Technologies)'
+licence+=' and from landmark tracks published under MIT by Porta-Lorenzo et al.'
+licence+=' (Sensors 22(10):3839, 2022), of the BUHMAP database (Bogazici University, research use)'
+licence+=' and of Spanish Sign Language'
+
+# Synthetic people: those of the test set show combinations of action units never trained on.
+mkdir -p "$out"
+synthesize() {
+    [ -f "$out/$1.npz" ] || fer_train synth "${basis[@]}" "${@:2}" --out "$out/$1.npz"
+}
+synthesize train --count 6300 --seed 1
+synthesize validation --count 700 --seed 2
+synthesize test --variants test --count 1400 --seed 3
+
+# A longer fit sees synthetic people only, so that every real person can be held out afterwards.
+[ -f "$out/start.safetensors" ] || fer_train fit --tracks "$out/train.npz@1" --draws 6400 \
+    --validation "$out/validation.npz" --baseline 10 --epochs 8 --mixed-precision \
+    --label-smoothing 0.05 --weight-decay 0.05 --out "$out/start.safetensors"
+
+# Real people beside them; what is no expression counts as neutral. The whole of a real track is
+# read at once: cut in the middle, it would begin with an expression that nothing led to.
+real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.2"
+    --tracks "$data/buhmap_tracks.npz@0.65" "$data/lse_gfe_tracks.npz@0.15" --estimate-intensity
+    --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
+    i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
+    --baseline 10 --piece-frames 140 --draws 600 --epochs 6 --learning-rate 0.006
+    --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
+fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
+fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
+    --out "$shipped"
+fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --json "$out/test.json" \
+    --figures "$out/test"
+fer_train curves --model "$shipped" --basis "$data/ict_facekit_68.npz" --out "$out/curves"
