@@ -18,6 +18,7 @@ from fer_training.commands.options import (
     fit_config,
     mixture,
     network_template,
+    stream_baseline,
     stream_channels,
     track_sources,
 )
@@ -72,7 +73,7 @@ def cross_validate_and_report(
         growth=growth_config(options) if is_grown else None,
         augmentation=augmentation(options),
         first_weights=start,
-        baseline_frames=baseline_frames(options.baseline, sources.frame_rate),
+        baseline_frames=baseline_frames(stream_baseline(options), sources.frame_rate),
     )
     title = options.name or 'PST-BLN' + (' (grown)' if is_grown else '')
     runs: list[tuple[str, int, Path, list[StreamingFold]]] = []
@@ -82,7 +83,7 @@ def cross_validate_and_report(
         if start is not None:
             start.check(
                 plan.template, classes=classes, edges=load_edge_list(options.edge_list),
-                frame_rate=sources.frame_rate, baseline_s=options.baseline,
+                frame_rate=sources.frame_rate, baseline_s=stream_baseline(options),
                 normalization=sources.normalization,
             )
         folder = options.out / file_name(name) / f'seed_{seed}'

@@ -139,10 +139,10 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
     if streams:
         group.add_argument('--frame-rate', type=float, default=30.0,
                            help='Hz, of a network that streams (%(default)s)')
-        group.add_argument('--baseline', type=float, default=0.0, metavar='SECONDS',
+        group.add_argument('--baseline', type=float, metavar='SECONDS',
                            help='let a network that streams see, beside every frame, its '
                            "difference from the mean of the face's past, of so long a span "
-                           '(none)')
+                           '(that of --start, else none)')
         group.add_argument('--window', type=positive,
                            help=f'frames that are pooled ({STREAM_WINDOW}; of clips, all)')
     group.add_argument('--padding', choices=PADDINGS,
@@ -299,7 +299,7 @@ def load_data(options: argparse.Namespace) -> LoadedData:
         edge_list=options.edge_list,
         normalization=options.normalization,
         frame_rate=options.frame_rate,
-        baseline_s=options.baseline,
+        baseline_s=stream_baseline(options),
         preparation=None,
         augmentation=augmentation(options),
         names={
@@ -352,6 +352,14 @@ def stream_channels(options: argparse.Namespace) -> tuple[int, ...]:
     if options.start is not None:
         return load_model(options.start).description.network.channels
     return STREAM_CHANNELS
+
+
+def stream_baseline(options: argparse.Namespace) -> float:
+    """Return the baseline in seconds that is said, else that of the first weights, else 0."""
+    if options.baseline is not None:
+        return float(options.baseline)
+    start = getattr(options, 'start', None)
+    return 0.0 if start is None else load_model(start).description.baseline_s
 
 
 def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
@@ -443,7 +451,7 @@ def network_template(
         channels=channels,
         classes=classes,
         edges=len(load_edge_list(options.edge_list)),
-        in_channels=2 if reads_clips or not options.baseline else 4,
+        in_channels=2 if reads_clips or not stream_baseline(options) else 4,
         subsets=options.subsets,
         kernel_size=options.kernel_size,
         strides=strides,
