@@ -14,8 +14,8 @@
 // leaves rounded to 16 bits a third of a face's points came out on other pixels than dlib's.
 //
 // The file is not trusted: no size in it is believed before as many bytes were read. A model takes
-// less memory than its file, and twice that while it is read; one of few points, as each leaf starts
-// at an even place, some times more.
+// less memory than its file, and twice that while it is read; one of few points some times more,
+// as each leaf starts at an even place.
 
 #include <algorithm>
 #include <cmath>
@@ -414,7 +414,7 @@ Turn turn_of(const Model& model, const float* shape) {
 
 // Where to look up a block of pixels, and how: each between four pixels of the image.
 struct Places {
-    float x[BLOCK_PIXELS], y[BLOCK_PIXELS];  // of the points that they go with, in sides of the box
+    float x[BLOCK_PIXELS], y[BLOCK_PIXELS];  // of the points that they go with, sides of the box
     float right[BLOCK_PIXELS], below[BLOCK_PIXELS];  // parts of a pixel
     std::int32_t corner[BLOCK_PIXELS];  // index of the upper left one
     std::int32_t next[BLOCK_PIXELS], under[BLOCK_PIXELS];  // steps to the others; 0 at the border

@@ -3,7 +3,8 @@
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,8 @@ class OnnxMonteCarlo:
         }
         for name, shape in zip(self._mask_names, shapes, strict=True):
             expected[name] = tuple(size for axis, size in enumerate(shape) if axis not in free)
-        nodes = {node.name: node for node in self._session.get_inputs()}
-        outputs = {node.name: node for node in self._session.get_outputs()}
+        nodes = read_nodes(self._path, self._session.get_inputs())
+        outputs = read_nodes(self._path, self._session.get_outputs())
         if set(nodes) != set(expected) - {OUTPUT} or set(outputs) != {OUTPUT}:
             raise ModelFileError(
                 f'{self._path} has the inputs {", ".join(nodes)} and the outputs '
@@ -258,6 +259,22 @@ def read_metadata(path: Path, session: Any) -> dict[str, str]:
     if not metadata:
         raise ModelFileError(f'{path}: it has no description; `fer_train export` writes one')
     return metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """Say what an input or output of a network is."""
+
+    type: str
+    shape: list[int | str]  # a name where the size is free
+
+
+def read_nodes(path: Path, nodes: Iterable[Any]) -> dict[str, Node]:
+    """Read the inputs or outputs of a session, by name. Raises ModelFileError if it cannot."""
+    try:
+        return {node.name: Node(type=node.type, shape=list(node.shape)) for node in nodes}
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f'{path}: {error}') from error
 
 
 def first_line(error: Exception) -> str:

@@ -26,6 +26,7 @@ from fer_perception.inference.onnx_clips import (
     import_runtime,
     open_session,
     read_metadata,
+    read_nodes,
 )
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
 from fer_perception.models.dropout import seeded_generator
@@ -230,23 +231,25 @@ class OnnxStreamingPstBln(StreamingNetwork['OnnxStream']):
     def _check_signature(self) -> None:
         """Refuse a network whose inputs or outputs are not what its description says."""
         expected = {'input': self.signature.inputs, 'output': self.signature.outputs}
-        found = {'input': self.session.get_inputs(), 'output': self.session.get_outputs()}
+        found = {
+            'input': read_nodes(self._path, self.session.get_inputs()),
+            'output': read_nodes(self._path, self.session.get_outputs()),
+        }
         for role, kinds in expected.items():
-            names = [node.name for node in found[role]]
-            if set(names) != set(kinds):
+            if found[role].keys() != kinds.keys():
                 raise ModelFileError(
-                    f'{self._path} has the {role}s {", ".join(names)}; they must be '
+                    f'{self._path} has the {role}s {", ".join(found[role])}; they must be '
                     f'{", ".join(kinds)}'
                 )
-            for node in found[role]:
-                kind, shape = kinds[node.name]
+            for name, node in found[role].items():
+                kind, shape = kinds[name]
                 is_same = len(node.shape) == len(shape) and all(
                     isinstance(size, str) or size == had  # a name for a free size says nothing
                     for size, had in zip(shape, node.shape, strict=True)
                 )
                 if node.type != f'tensor({kind})' or not is_same:
                     raise ModelFileError(
-                        f'{self._path}: {node.name} is {node.type} {node.shape}, it must be '
+                        f'{self._path}: {name} is {node.type} {node.shape}, it must be '
                         f'tensor({kind}) {list(shape)}'
                     )
 

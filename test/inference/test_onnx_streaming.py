@@ -556,6 +556,18 @@ def test_foreign_truncated_and_missing_files_are_refused(
         OnnxStreamingPstBln(tmp_path / 'nowhere')
 
 
+def test_names_that_are_no_text_are_refused(model_path: Path, tmp_path: Path) -> None:
+    data = model_path.read_bytes()
+    for name in (b'input', b'logits'):
+        damaged = bytearray(data)
+        place = damaged.rindex(name)  # the last is in the list of inputs and outputs
+        damaged[place] = 0x80
+        path = tmp_path / 'step.onnx'
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError, match='step.onnx'):
+            OnnxStreamingPstBln(path, samples=2)
+
+
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(position=st.integers(1, 1500), value=st.integers(0, 255))
 def test_a_damaged_description_never_loads_as_what_does_not_work(
