@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, RandomSampler, Sampler, WeightedRandomSampler
-from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_perception.graph.normalization import normalize_landmarks
 from fer_perception.graph.resampling import resample_track
-from fer_training.clips import Clips, check_labels
+from fer_training.clips import Clips
 from fer_training.tracks import Track
 
 IGNORED = -100  # the target of frames that teach nothing, as in torch's cross entropy
@@ -72,36 +71,6 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
         chosen = np.asarray(indices)
         features = np.ascontiguousarray(self.features[chosen], dtype=np.float32)
         return torch.from_numpy(features), self.targets[torch.from_numpy(chosen)]
-
-
-def training_set_of_tracks(
-    tracks: Sequence[Track],
-    *,
-    classes: Sequence[str],
-    frame_rate: float,
-    normalization: str,
-    progress: bool = False,
-) -> TrainingSet:
-    """Prepare tracks for a streaming network of a given frame rate, a target for every frame.
-
-    Tracks shorter than the longest are filled up with their last frame and IGNORED targets.
-    Raises ValueError for an empty list, a label that is not among the classes, or a track without
-    a face.
-    """
-    if not tracks:
-        raise ValueError('there are no tracks')
-    check_labels(tracks, classes)
-    if normalization == 'track':
-        raise ValueError(
-            "normalization 'track' needs whole clips: a network that streams cannot use it"
-        )
-    prepared = [
-        prepare_frames(
-            track, classes=classes, frame_rate=frame_rate, normalization=normalization
-        )
-        for track in tqdm(tracks, desc='prepare', unit='track', disable=not progress)
-    ]
-    return stack_frames(prepared)
 
 
 def stack_frames(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> TrainingSet:

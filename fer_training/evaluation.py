@@ -14,7 +14,7 @@ from fer_perception.inference.monte_carlo import (
     MonteCarloNetwork,
 )
 from fer_perception.models.model_file import LoadedModel, ModelDescription
-from fer_training.clips import ClipPreparation, Clips, check_labels, clips_from_tracks
+from fer_training.clips import ClipPreparation, Clips, clips_from_tracks
 from fer_training.frame_predictions import (
     FramePredictions,
     pool_clips,
@@ -153,7 +153,6 @@ def predict_tracks(
     Raises ValueError for an empty list, unknown labels, a track that never shows its expression,
     or if no frame comes after the warm-up.
     """
-    check_labels(tracks, model.description.classes)
     prepared = prepare_tracks(
         tracks,
         kinds=[track.label for track in tracks],

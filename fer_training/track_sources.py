@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from fer_training.clips import check_labels
 from fer_training.dataset import prepare_frames
 from fer_training.intensity import with_estimated_intensity
 from fer_training.label_mapping import relabel_tracks
@@ -86,7 +87,18 @@ def prepare_tracks(
     normalization: str,
     progress: bool = False,
 ) -> tuple[PreparedTrack, ...]:
-    """Prepare tracks whose labels are classes; `kinds` are their labels in the file."""
+    """Prepare tracks for a streaming network; `kinds` are their labels in the file.
+
+    Raises ValueError for an empty list, a label that is not among the classes, a track without a
+    face, or a normalization that needs whole clips.
+    """
+    if not tracks:
+        raise ValueError('there are no tracks')
+    check_labels(tracks, classes)
+    if normalization == 'track':
+        raise ValueError(
+            "normalization 'track' needs whole clips: a network that streams cannot use it"
+        )
     prepared = []
     for index, (track, kind) in enumerate(
         zip(

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tracks of made people who smile, frown or rest, for networks that answer at every frame."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from faces_made import face_landmarks
 
+from fer_training.dataset import TrainingSet, stack_frames
+from fer_training.recipes import CLASSES
+from fer_training.track_sources import prepare_tracks
 from fer_training.tracks import Track, write_tracks
 
 RATE = 30.0
@@ -56,3 +60,18 @@ def write_made_tracks(
         ],
     )
     return path
+
+
+def whole_tracks(
+    tracks: Sequence[Track],
+    *,
+    classes: Sequence[str] = CLASSES,
+    frame_rate: float = RATE,
+    normalization: str = 'similarity',
+) -> TrainingSet:
+    """Prepare tracks as a streaming network reads them, each whole."""
+    prepared = prepare_tracks(
+        tracks, kinds=[track.label for track in tracks], source='made', classes=classes,
+        frame_rate=frame_rate, normalization=normalization,
+    )
+    return stack_frames([(track.features, track.targets) for track in prepared])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from faces_made import face_landmarks
+from tracks_made import whole_tracks
 
 from fer_training.clips import Clips
-from fer_training.dataset import IGNORED, TrainingSet, training_set_of_tracks
+from fer_training.dataset import IGNORED, TrainingSet
 from fer_training.recipes import CLASSES
 from fer_training.tracks import Track
 
@@ -23,13 +24,8 @@ def made_tracks() -> list[Track]:
     ]
 
 
-def training_set(tracks: list[Track], **changes: object) -> TrainingSet:
-    settings = {'classes': CLASSES, 'frame_rate': 30.0, 'normalization': 'similarity'}
-    return training_set_of_tracks(tracks, **(settings | changes))  # type: ignore[arg-type]
-
-
 def test_tracks_come_at_one_rate_with_a_target_for_every_frame() -> None:
-    data = training_set(made_tracks())
+    data = whole_tracks(made_tracks())
     assert data.features.shape == (3, 2, 20, 51)  # the longest: 20 frames at 30 Hz
     happy = CLASSES.index('happiness')
     assert data.targets[0].tolist() == [0] * 2 + [IGNORED] * 8 + [happy] * 10
@@ -45,10 +41,10 @@ def test_frames_without_a_face_are_filled_from_their_neighbours() -> None:
     gap[3:5] = 0.0
     found = np.ones(9, bool)
     found[3:5] = False
-    seen = training_set([Track(gap, 'fear', 'a', 30.0, found=found)], normalization='centred')
+    seen = whole_tracks([Track(gap, 'fear', 'a', 30.0, found=found)], normalization='centred')
     assert seen.features.shape[2] == 9
     for frame in (2, 5):
-        expected = training_set([Track(whole, 'fear', 'a', 30.0)], normalization='centred')
+        expected = whole_tracks([Track(whole, 'fear', 'a', 30.0)], normalization='centred')
         np.testing.assert_allclose(seen.features[0, :, frame], expected.features[0, :, frame])
     between = seen.features[0, :, 2:6]
     step = between[:, 1] - between[:, 0]
@@ -57,12 +53,14 @@ def test_frames_without_a_face_are_filled_from_their_neighbours() -> None:
 
 def test_what_teaches_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match='fear'):
-        training_set(made_tracks(), classes=('neutral', 'happiness'))
+        whole_tracks(made_tracks(), classes=('neutral', 'happiness'))
     with pytest.raises(ValueError, match='no tracks'):
-        training_set([])
+        whole_tracks([])
     faceless = Track(np.zeros((4, 68, 2)), 'fear', 'z', 30.0, found=np.zeros(4, bool))
     with pytest.raises(ValueError, match='fear, z'):
-        training_set([faceless])
+        whole_tracks([faceless])
+    with pytest.raises(ValueError, match="'track' needs whole clips"):
+        whole_tracks(made_tracks(), normalization='track')
 
 
 def test_memory_mapped_features_are_read_batch_by_batch(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from faces_made import face_landmarks
+from tracks_made import whole_tracks
 
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.models.model_file import load_model
@@ -17,7 +18,7 @@ from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training import fitting
 from fer_training.calibration import calibrate, threshold_for_risk
 from fer_training.cli import main
-from fer_training.dataset import TrainingSet, training_set_of_tracks
+from fer_training.dataset import TrainingSet
 from fer_training.fitting import EpochRecord, FitConfig, fit, measure_loss
 from fer_training.inputs import Augmentation, NetworkInput
 from fer_training.tracks import Track
@@ -37,9 +38,7 @@ def toy_data(count: int = 24, seed: int = 0) -> TrainingSet:
         if index % 2:
             landmarks[:, 48:68, 0] *= 1.4
         tracks.append(Track(landmarks, CLASSES[index % 2], f's{index}', 30.0))
-    return training_set_of_tracks(
-        tracks, classes=CLASSES, frame_rate=30.0, normalization='similarity'
-    )
+    return whole_tracks(tracks, classes=CLASSES)
 
 
 def silent(_: str) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracks_made import whole_tracks
 
 from fer_perception.graph.normalization import face_size, normalize_landmarks
 from fer_training.cli import main
-from fer_training.dataset import training_set_of_tracks
 from fer_training.face_basis import FaceBasis, FaceBasisError, load_face_basis
 from fer_training.recipes import CLASSES
 from fer_training.synthesis import SynthesisConfig, synthesize_tracks
@@ -107,9 +107,7 @@ def test_frames_without_a_face_are_marked_and_training_passes_over_them(
         assert track.found.sum() >= 2
         assert (track.landmarks[~track.found] == 0).all()
         assert (face_size(track.found_landmarks) > 5).all()
-    prepared = training_set_of_tracks(
-        gaps[:30], classes=CLASSES, frame_rate=30.0, normalization='similarity'
-    )
+    prepared = whole_tracks(gaps[:30])
     assert np.isfinite(prepared.features).all()
     assert np.abs(prepared.features).max() < 10  # a face of zeros would be far away
 
