@@ -10,6 +10,7 @@ from scipy.special import softmax
 from sklearn.metrics import f1_score
 from tqdm import tqdm
 
+from fer_perception.evaluation.metrics import measure_selective
 from fer_perception.inference.monte_carlo import only_dropout_active
 from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.pst_bln import PstBln
@@ -60,15 +61,15 @@ def calibrate(
     mean = softmax(logits / temperature, axis=-1).mean(0)  # (M, C)
     confidence, right = mean.max(-1), mean.argmax(-1) == targets
     threshold = threshold_for_risk(confidence, right, max_risk, lowest=lowest_threshold)
-    confident = confidence >= threshold
+    selective = measure_selective(confidence >= threshold, right)
     return Calibration(
         temperature=temperature,
         abstention_threshold=threshold,
         accuracy=float(right.mean()),
         macro_f1=float(f1_score(targets, mean.argmax(-1), average='macro')),
         negative_log_likelihood=_negative_log_likelihood(mean, targets),
-        coverage=float(confident.mean()),
-        risk=float(1.0 - right[confident].mean()) if confident.any() else 0.0,
+        coverage=selective.coverage,
+        risk=selective.risk or 0.0,
         frames=len(targets),
         mc_samples=mc_samples,
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fer_perception.evaluation.metrics import measure_recognition
+from fer_perception.evaluation.metrics import measure_recognition, measure_selective
 from fer_perception.models.model_file import LoadedModel
 from fer_perception.uncertainty.measures import entropy
 from fer_training.evaluation import predict_tracks
@@ -292,14 +292,16 @@ def measure_condition(
         model, tracks, unit='frame', samples=settings.samples, seed=settings.seed
     )
     mean = answers.ensemble  # (M, C)
-    is_right = mean.argmax(-1) == answers.labels
-    is_confident = mean.max(-1) >= description.rule.abstention_threshold  # all are warm
+    selective = measure_selective(
+        mean.max(-1) >= description.rule.abstention_threshold,  # all are warm
+        mean.argmax(-1) == answers.labels,
+    )
     scores = measure_recognition(mean, answers.labels, classes=description.classes)
     return CurveScores(
         frames=len(answers),
         macro_f1=scores.macro_f1,
-        coverage=float(is_confident.mean()),
-        risk=float((~is_right[is_confident]).mean()) if is_confident.any() else None,
+        coverage=selective.coverage,
+        risk=selective.risk,
         predictive_entropy=float(entropy(mean).mean()),
     )
 

@@ -16,23 +16,20 @@ from fer_perception.evaluation.figures import (
     save_figure,
     share_legend,
 )
-from fer_perception.evaluation.metrics import RecognitionMetrics, measure_recognition
+from fer_perception.evaluation.metrics import (
+    RecognitionMetrics,
+    SelectiveScores,
+    measure_recognition,
+    measure_selective,
+)
 from fer_training.frame_calibration import FrameCalibration
 from fer_training.frame_predictions import FramePredictions, pool_clips, scored_frames
 
 REPORT_FILES = ('report.json', 'report.md')
 
-# What issue 5 asks for; a line of the report holds what was measured beside it.
+# What a model must reach to be trusted; a line of the report holds what was measured beside it.
 RECALL, RISK, COVERAGE, FALSE_ALARMS = 0.9, 0.05, 0.8, 0.1
 CALIBRATION_ERROR, ERROR_AUROC, MACRO_F1 = 0.05, 0.85, 0.85
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectiveScores:
-    """Say what becomes of answers when only CONFIDENT ones count."""
-
-    coverage: float  # share of the answers that are CONFIDENT
-    risk: float | None  # share of the CONFIDENT ones that are wrong, None where there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +155,10 @@ def measure_streaming(
         frames_single_pass=frame_scores[1],
         clips=clip_scores[0],
         clips_single_pass=clip_scores[1],
-        selective_frames=_selective(judged.is_confident[expressive], judged.is_right[expressive]),
-        selective_clips=_selective(clip_confident, clip_right),
+        selective_frames=measure_selective(
+            judged.is_confident[expressive], judged.is_right[expressive]
+        ),
+        selective_clips=measure_selective(clip_confident, clip_right),
         everything=answers.subset(judged.is_scored).measure(classes)[0],
         likelihoods=Likelihoods(
             monte_carlo=raw[0].negative_log_likelihood,
@@ -261,7 +260,7 @@ def _subject_scores(
         accuracy=None if metrics is None else metrics.accuracy,
         recall=_recalls(judged.is_right[shown], labels, judged.classes),
         clip_recall=clip_recall,
-        selective=None if metrics is None else _selective(
+        selective=None if metrics is None else measure_selective(
             judged.is_confident[shown], judged.is_right[shown]
         ),
         expected_calibration_error=(
@@ -513,10 +512,3 @@ def _recalls(right: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> d
     return {
         classes[label]: float(right[labels == label].mean()) for label in np.unique(labels)
     }
-
-
-def _selective(is_confident: np.ndarray, right: np.ndarray) -> SelectiveScores:
-    return SelectiveScores(
-        coverage=float(is_confident.mean()),
-        risk=float((~right[is_confident]).mean()) if is_confident.any() else None,
-    )

@@ -39,6 +39,6 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.2"
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
     --out "$shipped"
-fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --json "$out/test.json" \
-    --figures "$out/test"
+fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --samples 10 \
+    --json "$out/test.json" --figures "$out/test"
 fer_train curves --model "$shipped" --basis "$data/ict_facekit_68.npz" --out "$out/curves"

@@ -111,6 +111,22 @@ class RecognitionMetrics:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SelectiveScores:
+    """Say what becomes of answers when only CONFIDENT ones count."""
+
+    coverage: float  # share of the answers that are CONFIDENT
+    risk: float | None  # share of the CONFIDENT ones that are wrong, None where there is none
+
+
+def measure_selective(is_confident: np.ndarray, is_right: np.ndarray) -> SelectiveScores:
+    """Measure what only the CONFIDENT answers are worth; both (M,) bool, M > 0."""
+    return SelectiveScores(
+        coverage=float(is_confident.mean()),
+        risk=float((~is_right[is_confident]).mean()) if is_confident.any() else None,
+    )
+
+
 def measure_recognition(
     probabilities: np.ndarray,
     labels: np.ndarray,

@@ -3,12 +3,16 @@
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from fer_perception.sources import FALLBACK_FRAME_RATE
 from fer_training.commands.arguments import Commands
-from fer_training.commands.extract import add_extraction_options, extraction_config
+from fer_training.commands.extract import (
+    add_extraction_options,
+    extraction_config,
+    faceless_paths,
+    warn_left_out,
+)
 from fer_training.extraction import extract_tracks
 from fer_training.noise_measurement import measure_noise
 from fer_training.samples import Sample, find_recordings
@@ -61,9 +65,7 @@ def run(options: argparse.Namespace) -> None:
             workers=options.workers,
             progress=True,
         )
-        for sample, track in zip(samples, extracted, strict=True):
-            if track is None:
-                print(f'{sample.path} shows no face', file=sys.stderr)
+        warn_left_out(faceless_paths(samples, extracted), 'without any face')
         tracks = [track for track in extracted if track is not None]
         shutil.rmtree(parts)
     noise = measure_noise(tracks)
