@@ -17,8 +17,9 @@ import logging
 import os
 import sysconfig
 import weakref
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dlib
 import numpy as np
@@ -31,12 +32,14 @@ LARGEST_SIDE = 16384  # of a patch, pixels
 LOGGER = logging.getLogger(__name__)
 
 
-class ShapePredictor(Protocol):
-    """A loaded model; any thread may use it."""
+class ShapePredictor(ABC):
+    """
+    A loaded model; any thread may use it.
 
-    @property
-    def point_count(self) -> int:
-        """How many points the model fits."""
+    ``point_count`` says how many points it fits.
+    """
+
+    point_count: int
 
     def fit(
         self,
@@ -62,6 +65,23 @@ class ShapePredictor(Protocol):
 
         Raises ValueError if an argument is not as described.
         """
+        _check(grey, to_image, starts, patch_side, threads)
+        points = np.empty((len(starts), self.point_count, 2), np.float32)
+        self._fit(grey, to_image, starts, points, patch_side=patch_side, threads=threads)
+        return points
+
+    @abstractmethod
+    def _fit(
+        self,
+        grey: np.ndarray,
+        to_image: np.ndarray,
+        starts: np.ndarray,
+        points: np.ndarray,
+        *,
+        patch_side: int,
+        threads: int,
+    ) -> None:
+        """Write the points of all fits, whose arguments are as they should be."""
 
 
 def open_shape_predictor(path: Path) -> ShapePredictor:
@@ -81,7 +101,7 @@ def native_is_available() -> bool:
     return _library() is not None
 
 
-class CompiledShapePredictor:
+class CompiledShapePredictor(ShapePredictor):
     """
     A model in the compiled library, which gives dlib's points before they are rounded.
 
@@ -101,27 +121,20 @@ class CompiledShapePredictor:
             raise _damaged(path, reason.value.decode())
         self._library = library
         weakref.finalize(self, library.shape_predictor_close, self._model)
-        self._point_count = int(library.shape_predictor_points(self._model))
+        self.point_count = int(library.shape_predictor_points(self._model))
 
-    @property
-    def point_count(self) -> int:
-        """How many points the model fits."""
-        return self._point_count
-
-    def fit(
+    def _fit(
         self,
         grey: np.ndarray,
         to_image: np.ndarray,
         starts: np.ndarray,
+        points: np.ndarray,
         *,
         patch_side: int,
-        threads: int = 1,
-    ) -> np.ndarray:
-        """Fit the points from rectangles, see ShapePredictor."""
-        _check(grey, to_image, starts, patch_side, threads)
+        threads: int,
+    ) -> None:
         grey, to_image = np.ascontiguousarray(grey), np.ascontiguousarray(to_image)
         starts = np.ascontiguousarray(starts)
-        points = np.empty((len(starts), self._point_count, 2), np.float32)
         failed = self._library.shape_predictor_fit(
             self._model,
             grey.ctypes.data,
@@ -135,10 +148,9 @@ class CompiledShapePredictor:
         )
         if failed:
             raise MemoryError(f'no memory for {len(starts)} landmark fits')
-        return points
 
 
-class DlibShapePredictor:
+class DlibShapePredictor(ShapePredictor):
     """
     A model in dlib, which rounds points to whole pixels and uses one thread.
 
@@ -154,30 +166,22 @@ class DlibShapePredictor:
             raise _damaged(path, str(error)) from error
         # A model says how many points it has only when it is run.
         blank = np.zeros((8, 8), np.uint8)
-        self._point_count = int(self._predictor(blank, dlib.rectangle(0, 0, 7, 7)).num_parts)
+        self.point_count = int(self._predictor(blank, dlib.rectangle(0, 0, 7, 7)).num_parts)
 
-    @property
-    def point_count(self) -> int:
-        """How many points the model fits."""
-        return self._point_count
-
-    def fit(
+    def _fit(
         self,
         grey: np.ndarray,
         to_image: np.ndarray,
         starts: np.ndarray,
+        points: np.ndarray,
         *,
         patch_side: int,
-        threads: int = 1,
-    ) -> np.ndarray:
-        """Fit the points from rectangles, see ShapePredictor."""
-        _check(grey, to_image, starts, patch_side, threads)
-        points = np.empty((len(starts), self._point_count, 2), np.float32)
+        threads: int,
+    ) -> None:
         patches = [patch_of(grey, matrix, side=patch_side) for matrix in to_image]
         for index, (patch, *rectangle) in enumerate(starts.tolist()):
             shape = self._predictor(patches[patch], dlib.rectangle(*rectangle))
             points[index] = [(point.x, point.y) for point in shape.parts()]
-        return points
 
 
 @functools.cache

@@ -123,29 +123,19 @@ TARGET inline __attribute__((always_inline)) void multiply_topology(
                 const Bf16* upper = features + matrix * distance + begin * edges;
                 const Bf16* lower = upper + TILE_ROWS * edges;
                 const Bf16* weights = topology + matrix * edges * edges + edge * edges;
-                if (has_lower) {
-                    for (std::int64_t tile = 0; tile < inner_tiles; ++tile) {
-                        _tile_loadd(4, upper + tile * TILE_INNER, row_bytes);
-                        _tile_loadd(6, weights, TILE_BYTES);
-                        _tile_dpbf16ps(0, 4, 6);
-                        _tile_loadd(7, weights + TILE_VALUES, TILE_BYTES);
-                        _tile_dpbf16ps(1, 4, 7);
+                for (std::int64_t tile = 0; tile < inner_tiles; ++tile) {
+                    _tile_loadd(4, upper + tile * TILE_INNER, row_bytes);
+                    _tile_loadd(6, weights, TILE_BYTES);
+                    _tile_dpbf16ps(0, 4, 6);
+                    _tile_loadd(7, weights + TILE_VALUES, TILE_BYTES);
+                    _tile_dpbf16ps(1, 4, 7);
+                    if (has_lower) {
                         _tile_loadd(5, lower + tile * TILE_INNER, row_bytes);
                         _tile_dpbf16ps(2, 5, 6);
                         _tile_dpbf16ps(3, 5, 7);
-                        weights += 2 * TILE_VALUES;
-                        ahead.fetch();
                     }
-                } else {
-                    for (std::int64_t tile = 0; tile < inner_tiles; ++tile) {
-                        _tile_loadd(4, upper + tile * TILE_INNER, row_bytes);
-                        _tile_loadd(6, weights, TILE_BYTES);
-                        _tile_dpbf16ps(0, 4, 6);
-                        _tile_loadd(7, weights + TILE_VALUES, TILE_BYTES);
-                        _tile_dpbf16ps(1, 4, 7);
-                        weights += 2 * TILE_VALUES;
-                        ahead.fetch();
-                    }
+                    weights += 2 * TILE_VALUES;
+                    ahead.fetch();
                 }
             }
             _tile_stored(0, sums, sum_bytes);
