@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -14,7 +15,6 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-RELIABILITIES = ('auto', 'best_effort', 'reliable')
 MATCH_PERIOD_S = 0.5  # between two looks at what the cameras offer
 
 
@@ -35,11 +35,7 @@ class ImageSubscription:
         callback: Callable[[Any], None],
         reliability: str,
     ) -> None:
-        """Subscribe; raises ValueError for a reliability that is none of RELIABILITIES."""
-        if reliability not in RELIABILITIES:
-            raise ValueError(
-                f'image_reliability must be {", ".join(RELIABILITIES)}, not {reliability!r}'
-            )
+        """Subscribe; reliability is 'auto', 'best_effort' or 'reliable'."""
         self._node = node
         self._message_type = message_type
         self._topic = topic
@@ -49,8 +45,35 @@ class ImageSubscription:
             self._subscribe(ReliabilityPolicy.RELIABLE)
         else:
             self._subscribe(ReliabilityPolicy.BEST_EFFORT)
+        self._timer: Any = None
         if reliability == 'auto':
-            node.create_timer(MATCH_PERIOD_S, self._match_publishers)
+            self._timer = node.create_timer(
+                MATCH_PERIOD_S,
+                self._match_publishers,
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
+            )
+
+    @property
+    def topic(self) -> str:
+        """The full name of the topic."""
+        return self._topic
+
+    def describe_publishers(self) -> str:
+        """Say who publishes the topic and with what QoS, and what the subscription asks for."""
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        offers = [
+            f'{info.node_namespace.rstrip("/")}/{info.node_name} offers {_quality(info)}'
+            + ('' if info.topic_type == _type_name(self._message_type) else f' {info.topic_type}')
+            for info in publishers
+        ]
+        wants = self._reliability.name.lower()
+        return f'{"; ".join(offers) or "nobody publishes it"}; this node takes {wants}'
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._node.destroy_subscription(self._subscription)
 
     def _match_publishers(self) -> None:
         offers = {
@@ -83,3 +106,13 @@ class ImageSubscription:
                 [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
             ),
         )
+
+
+def _quality(info: Any) -> str:
+    qos = info.qos_profile
+    return f'{qos.reliability.name.lower()}, {qos.durability.name.lower()}'
+
+
+def _type_name(message_type: Any) -> str:
+    package, kind, _ = message_type.__module__.split('.', 2)
+    return f'{package}/{kind}/{message_type.__name__}'

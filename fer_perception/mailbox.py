@@ -14,20 +14,14 @@ class Mailbox(Generic[Item]):
         self._condition = threading.Condition()
         self._item: Item | None = None
         self._closed = False
-        self._dropped = 0
 
-    @property
-    def dropped(self) -> int:
-        """How many items were replaced before anybody took them."""
-        return self._dropped
-
-    def put(self, item: Item) -> None:
-        """Put an item in, replacing one that was not taken yet."""
+    def put(self, item: Item) -> bool:
+        """Put an item in; tell whether it replaced one that was not taken yet."""
         with self._condition:
-            if self._item is not None:
-                self._dropped += 1
+            has_replaced = self._item is not None
             self._item = item
             self._condition.notify()
+            return has_replaced
 
     def take(self) -> Item | None:
         """Wait for an item and take it; None once the mailbox is closed."""

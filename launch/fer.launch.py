@@ -15,7 +15,14 @@ from launch_ros.substitutions import FindPackageShare
 
 # Arguments that stand for a parameter of the same name, with the type of the parameter. Without
 # a value they leave it to the parameters file, or to SetParameter of a launch file around this.
-OVERRIDES = {'image_transport': str, 'model': str, 'device': str, 'use_sim_time': bool}
+OVERRIDES = {
+    'autostart': bool,
+    'image_transport': str,
+    'model': str,
+    'device': str,
+    'hri_mode': str,
+    'use_sim_time': bool,
+}
 
 
 def start_node(context: LaunchContext) -> list[Node]:
@@ -81,6 +88,22 @@ def generate_launch_description() -> LaunchDescription:
                 choices=['', 'auto', 'cpu', 'cuda'],
                 description='Where the network runs, auto takes CUDA if there; without a value '
                 'as in params_file.',
+            ),
+            DeclareLaunchArgument(
+                'hri_mode',
+                default_value='',
+                choices=['', 'off', 'standalone', 'attached'],
+                description='ROS4HRI (needs hri_msgs): publish the faces in /humans/faces, or '
+                'attach to those that another detector publishes there; without a value as in '
+                'params_file.',
+            ),
+            DeclareLaunchArgument(
+                'autostart',
+                default_value='',
+                choices=['', 'true', 'false', 'True', 'False'],
+                description='Let the node configure and activate itself; false leaves it '
+                'unconfigured, for ros2 lifecycle set or a lifecycle manager; without a value as '
+                'in params_file.',
             ),
             DeclareLaunchArgument(
                 'namespace',

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -53,6 +54,7 @@ class Listener(Node):
         super().__init__('fer_demo')
         self.records: list[ExpressionRecord] = []
         self.images = 0
+        self.fault = ''  # why the node could not be configured
         self.last_image_s = time.monotonic()
         self._first_ns: int | None = None
         self._video = video
@@ -61,6 +63,7 @@ class Listener(Node):
         self.create_subscription(ExpressionArray, '/fer/expressions', self._on_image, reliable)
         self.create_subscription(Expression, '/fer/expression', self._on_expression, reliable)
         self.create_subscription(Image, '/fer/image_annotated', self._on_picture, reliable)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def _on_image(self, message: ExpressionArray) -> None:
         self.images += 1
@@ -81,6 +84,12 @@ class Listener(Node):
             f'{record.state.name}',
             flush=True,
         )
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            is_error = status.level == DiagnosticStatus.ERROR
+            if is_error and status.message.startswith('unconfigured'):
+                self.fault = status.message
 
     def _on_picture(self, message: Image) -> None:
         self._video.write(to_bgr(message))
@@ -159,6 +168,8 @@ def take_messages(listener: Listener, node: subprocess.Popen[bytes]) -> None:
     rclpy.spin_once(listener, timeout_sec=0.1)
     if node.poll() is not None:
         raise DemoError(f'fer_node ended with exit code {node.returncode}, see above')
+    if listener.fault:
+        raise DemoError(f'fer_node is {listener.fault}')
 
 
 def listen(
