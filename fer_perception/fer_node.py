@@ -3,6 +3,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -25,9 +26,11 @@ from std_srvs.srv import SetBool, Trigger
 from fer_perception.assets import AssetError
 from fer_perception.diagnostics import NodeDiagnostics
 from fer_perception.health import SILENCE_S, Health, assess
+from fer_perception.hri_faces import HriFaces
 from fer_perception.image_statistics import ImageStatistics
 from fer_perception.image_subscription import ImageSubscription
 from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
+from fer_perception.landmark_frames import LandmarkFrame
 from fer_perception.mailbox import Mailbox
 from fer_perception.messages import stamp_ns
 from fer_perception.models.pst_bln import PstBln
@@ -72,7 +75,7 @@ class FerNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._pipeline_lock = threading.Lock()  # whoever reads an image or forgets the faces
         self._outputs: NodeOutputs | None = None
-        self._images: ImageSubscription | None = None
+        self._images: ImageSubscription | HriFaces | None = None
         self._mailbox: Mailbox[Any] = Mailbox()
         self._worker: threading.Thread | None = None
         self._order = StampOrder()
@@ -113,7 +116,7 @@ class FerNode(LifecycleNode):
                 check_value(name, value)
             self._pipeline = Pipeline(pipeline_config(values))
             self._apply_rule({name: values[name] for name in RULE_PARAMETERS})
-            self._outputs = NodeOutputs(self)
+            self._outputs = NodeOutputs(self, hri_mode=values['hri_mode'])
         except CONFIGURATION_ERRORS as error:
             self._fault = str(error)
             self.get_logger().error(f'stays unconfigured: {error}')
@@ -131,8 +134,7 @@ class FerNode(LifecycleNode):
         if self._is_enabled:
             self._subscribe()
         self.get_logger().info(
-            f'reading faces on {self._image_topic}'
-            + ('' if self._is_enabled else ' once it is enabled')
+            (f'reading faces on {self._images.topic}' if self._images else 'paused')
             + f'; {PstBln(self._pipeline.network.config, quiet=True).parameter_summary()}; '
             f'{self._value("mc_samples")} Monte Carlo samples by '
             f'{self._pipeline.network.description}'
@@ -163,23 +165,22 @@ class FerNode(LifecycleNode):
         self._release()
         return super().on_error(state)
 
-    @property
-    def _image_topic(self) -> str:
-        topic = self.resolve_topic_name('image')
-        return topic if self._value('image_transport') == 'raw' else f'{topic}/compressed'
-
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
     def _subscribe(self) -> None:
-        is_raw = self._value('image_transport') == 'raw'
-        self._convert: Callable[[Any], Any] = to_bgr if is_raw else compressed_to_bgr
         self._order.reset()
         self.statistics.wait_from(time.monotonic())
+        if self._value('hri_mode') == 'attached':
+            self._images = HriFaces(self, callback=self._on_image)
+            return
+        is_raw = self._value('image_transport') == 'raw'
+        topic = self.resolve_topic_name('image')
+        self._convert: Callable[[Any], Any] = to_bgr if is_raw else compressed_to_bgr
         self._images = ImageSubscription(
             self,
             message_type=Image if is_raw else CompressedImage,
-            topic=self._image_topic,
+            topic=topic if is_raw else f'{topic}/compressed',
             callback=self._on_image,
             reliability=self._value('image_reliability'),
         )
@@ -205,10 +206,13 @@ class FerNode(LifecycleNode):
             self._pipeline = None
 
     def _forget_faces(self) -> None:
+        self._mailbox.clear()
         with self._pipeline_lock:
             self._order.reset()
             if self._pipeline is not None:
                 self._pipeline.reset()
+            if self._outputs is not None:
+                self._outputs.clear()
 
     def _on_enable(
         self, request: SetBool.Request, response: SetBool.Response
@@ -306,9 +310,17 @@ class FerNode(LifecycleNode):
         check_stamp(stamp.sec, stamp.nanosec)
         # A camera that stamps nothing is timed by the clock; its header is copied all the same.
         time_ns = stamp_ns(message.header) or clock_ns
-        image = self._convert(message)
+        image = None if isinstance(message, LandmarkFrame) else self._convert(message)
         self._order.admit(time_ns, clock_ns=clock_ns)
-        result = self._pipeline.process(image, time_ns)
+        if image is None:
+            result = self._pipeline.read(
+                message.faces,
+                time_ns,
+                image_size=message.image_size,
+                tracked_ids=message.tracked_ids,
+            )
+        else:
+            result = self._pipeline.process(image, time_ns)
         self._outputs.publish(result, message.header, image)
         samples = [face.estimate.mc_samples for face in result.faces if face.estimate]
         self.statistics.process(
@@ -329,15 +341,23 @@ class FerNode(LifecycleNode):
                 f'{images.describe_publishers()}',
                 throttle_duration_sec=SILENCE_LOG_PERIOD_S,
             )
+            with self._pipeline_lock:
+                if self._outputs is not None:
+                    self._outputs.clear()
 
     def _assess(self) -> Health:
         setting = {}
+        left_out: Counter[str] = Counter()
         if self._pipeline is not None:
-            setting = {
-                'model': self._value('model') or 'the one in the package',
-                'network': self._pipeline.network.description,
-                'image topic': self._image_topic,
-            }
+            setting['model'] = self._value('model') or 'the one in the package'
+            setting['network'] = self._pipeline.network.description
+        if self._outputs is not None:
+            left_out += self._outputs.left_out
+        if self._images is not None:
+            setting['images from'] = self._images.topic
+            if isinstance(self._images, HriFaces):
+                left_out += self._images.counts
+        setting |= {f'left out: {why}': str(count) for why, count in left_out.items()}
         return assess(
             state=self._state_machine.current_state[1],
             is_reading=self._images is not None,

@@ -30,6 +30,11 @@ class Mailbox(Generic[Item]):
             item, self._item = self._item, None
             return None if self._closed else item
 
+    def clear(self) -> None:
+        """Throw away what was not taken yet."""
+        with self._condition:
+            self._item = None
+
     def close(self) -> None:
         """Wake whoever waits; from now on nothing is handed over."""
         with self._condition:

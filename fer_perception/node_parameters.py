@@ -183,6 +183,7 @@ def pipeline_config(values: Mapping[str, Any]) -> PipelineConfig:
         mc_samples=values['mc_samples'],
         deadline_ms=values['deadline_ms'],
         detection_side=values['detection_side'],
+        finds_faces=values['hri_mode'] != 'attached',
         tracker=FaceTrackerConfig(
             detection_interval=values['detection_interval'],
             search_delay_s=values['search_delay_s'],

@@ -2,6 +2,7 @@
 """From an image to the expressions in it: detect, track, read. Free of ROS."""
 
 import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 
 from fer_perception.assets import asset_path
 from fer_perception.faces.detector import FaceDetector
+from fer_perception.faces.face import Face
 from fer_perception.faces.identifiers import Identifiers
 from fer_perception.faces.landmarks import LandmarkPredictor
+from fer_perception.faces.place import FacePlace
 from fer_perception.faces.tracker import FaceTracker, FaceTrackerConfig
+from fer_perception.graph.landmarks import check_landmarks
 from fer_perception.inference.backend import BackendConfig, open_backend
 from fer_perception.inference.recognizer import ExpressionRecognizer
 from fer_perception.models.model_file import LoadedModel, load_model
@@ -36,6 +40,7 @@ class PipelineConfig:
     mc_samples: int = 100  # Monte Carlo dropout samples a frame
     deadline_ms: float = 0.0  # from image to answer, kept by taking fewer samples; 0: none
     detection_side: int = 640  # longest side of the image that faces are detected on, pixels
+    finds_faces: bool = True  # False: faces are only given to `read`; no landmark model is needed
     tracker: FaceTrackerConfig = field(default_factory=FaceTrackerConfig)
     deterministic_ids: bool = False  # count the face ids up instead of drawing them
     seed: int | None = None  # of the dropout masks; None: another one each time
@@ -43,7 +48,10 @@ class PipelineConfig:
 
 
 class Pipeline:
-    """Reads images one after the other; every model is loaded once, when it is built."""
+    """Reads images one after the other; every model is loaded once, when it is built.
+
+    Faces are found in the images, or given by somebody else who found them.
+    """
 
     def __init__(self, config: PipelineConfig) -> None:
         """Load the models.
@@ -66,14 +74,7 @@ class Pipeline:
         self._recognizer = ExpressionRecognizer(
             self.network, self.description, deadline_ms=config.deadline_ms
         )
-        self._tracker = FaceTracker(
-            config=config.tracker,
-            detector=FaceDetector(max_side=config.detection_side),
-            predictor=LandmarkPredictor(
-                config.landmark_model or asset_path('landmark_model'), threads=config.threads
-            ),
-            identifiers=Identifiers(deterministic=config.deterministic_ids),
-        )
+        self._tracker = _tracker(config) if config.finds_faces else None
         self._estimates: dict[str, ExpressionEstimate] = {}
 
     @property
@@ -85,16 +86,61 @@ class Pipeline:
         """Read the faces of the next image.
 
         image: (H, W, 3) uint8 BGR; stamp_ns: its time in nanoseconds. If time goes backwards, all
-        faces start anew. Raises ValueError for an array that is no BGR image.
+        faces start anew. Raises ValueError for an array that is no BGR image, RuntimeError if the
+        configuration says that faces are not to be found.
         """
+        if self._tracker is None:
+            raise RuntimeError('this pipeline finds no faces: finds_faces is off')
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f'a BGR image (H, W, 3) of uint8 is needed, not {image.shape}')
         started = time.perf_counter()
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         faces = self._tracker.update(grey, stamp_ns * 1e-9)
-        tracked = self._tracker.tracked_ids
+        height, width = image.shape[:2]
+        return self._read(
+            faces, stamp_ns, (width, height), tracked=self._tracker.tracked_ids, started=started
+        )
+
+    def read(
+        self,
+        faces: Mapping[str, np.ndarray],
+        stamp_ns: int,
+        *,
+        image_size: tuple[int, int],
+        tracked_ids: Collection[str],
+    ) -> FrameResult:
+        """Read faces that somebody else found in the next image.
+
+        faces: landmarks (68, 2) in pixels of each face id; stamp_ns: the image's time in
+        nanoseconds; image_size: its width and height in pixels; tracked_ids: of all faces that may
+        come again, the others are forgotten. After a gap of more than a second, or if time goes
+        backwards, a face starts anew. Raises ValueError for landmarks that are no face.
+        """
+        started = time.perf_counter()
+        given = [
+            Face(
+                face_id,
+                FacePlace.from_landmarks(check_landmarks(points)).box,
+                points.astype(np.float32),
+            )
+            for face_id, points in faces.items()
+        ]
+        return self._read(
+            given, stamp_ns, image_size, tracked={*tracked_ids, *faces}, started=started
+        )
+
+    def _read(
+        self,
+        faces: Sequence[Face],
+        stamp_ns: int,
+        image_size: tuple[int, int],
+        *,
+        tracked: Collection[str],
+        started: float,
+    ) -> FrameResult:
+        """Read faces; started: when work on their image began, by the performance counter."""
         self._recognizer.keep_only(tracked)
-        for face_id in self._estimates.keys() - tracked:
+        for face_id in self._estimates.keys() - set(tracked):
             del self._estimates[face_id]
         updates = self._recognizer.update(
             {face.face_id: face.landmarks for face in faces},
@@ -108,23 +154,35 @@ class Pipeline:
             )
             for face in faces
         )
-        height, width = image.shape[:2]
         return FrameResult(
             stamp_ns=stamp_ns,
-            image_size=(width, height),
+            image_size=image_size,
             faces=results,
             processing_ms=(time.perf_counter() - started) * 1e3,
         )
 
     def reset(self) -> None:
         """Forget all faces."""
-        self._tracker.reset()
+        if self._tracker is not None:
+            self._tracker.reset()
         self._recognizer.keep_only(())
         self._estimates.clear()
 
     def close(self) -> None:
         """End the thread that searches for faces; afterwards no image may be given any more."""
-        self._tracker.close()
+        if self._tracker is not None:
+            self._tracker.close()
+
+
+def _tracker(config: PipelineConfig) -> FaceTracker:
+    return FaceTracker(
+        config=config.tracker,
+        detector=FaceDetector(max_side=config.detection_side),
+        predictor=LandmarkPredictor(
+            config.landmark_model or asset_path('landmark_model'), threads=config.threads
+        ),
+        identifiers=Identifiers(deterministic=config.deterministic_ids),
+    )
 
 
 def shipped_model(*, device: str) -> LoadedModel:

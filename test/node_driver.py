@@ -46,6 +46,7 @@ class Listener:
         self.landmarks: list[Any] = []
         self.pictures: list[Any] = []
         self.diagnostics: list[Any] = []
+        self._clients: dict[str, Any] = {}  # of the node's services, by name
         qos = QoSProfile(depth=500)
         for kind, topic, kept in (
             (Expression, '/fer/expression', self.expressions),
@@ -88,16 +89,17 @@ class Listener:
         stamp = message.header.stamp
         return self.wait(lambda: any(a.header.stamp == stamp for a in self.arrays), 10.0)
 
-    def call(self, service: type, name: str, **fields: Any) -> Any:
+    def call(self, service: Any, name: str, **fields: Any) -> Any:
         """Call a service of the node /fer/fer_node; return the response."""
-        client = self.node.create_client(service, f'/fer/fer_node/{name}')
-        try:
+        if name not in self._clients:
+            client = self.node.create_client(service, f'/fer/fer_node/{name}')
+            self._clients[name] = client
             assert client.wait_for_service(LIMIT_S), f'there is no service {name}'
-            answer = client.call_async(service.Request(**fields))  # type: ignore[attr-defined]
-            assert self.wait(answer.done), f'{name} does not answer'
-            return answer.result()
-        finally:
-            self.node.destroy_client(client)
+            # The node may not have met the client yet: its answer would be lost.
+            self.wait(lambda: False, 0.3)
+        answer = self._clients[name].call_async(service.Request(**fields))
+        assert self.wait(answer.done), f'{name} does not answer'
+        return answer.result()
 
     def change_state(self, transition: int) -> bool:
         """Ask for a transition of the node's life cycle; tell whether it succeeded."""

@@ -33,3 +33,11 @@ def test_closing_wakes_the_taker_and_hands_nothing_over() -> None:
     assert taken == ['something', None]
     mailbox.put('late')
     assert mailbox.take() is None
+
+
+def test_what_is_cleared_is_not_handed_over() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    mailbox.put(1)
+    mailbox.clear()
+    assert not mailbox.put(2)
+    assert mailbox.take() == 2

@@ -116,6 +116,73 @@ def test_time_going_back_starts_all_faces_anew(
     assert estimate is not None and estimate.window_s == pytest.approx(1 / 30)
 
 
+def test_faces_found_elsewhere_are_read_as_our_own(
+    sample_clip: Path, landmark_model_path: Path
+) -> None:
+    own = Pipeline(PipelineConfig(landmark_model=landmark_model_path, mc_samples=5, seed=1))
+    # Without a landmark model: there is nothing to fit.
+    foreign = Pipeline(
+        PipelineConfig(
+            landmark_model=Path('/missing'), finds_faces=False, mc_samples=5, seed=1
+        )
+    )
+    states = set()
+    with open_source(str(sample_clip)) as source:
+        for frame in source:
+            found = own.process(frame.image, frame.stamp_ns)
+            read = foreign.read(
+                {face.face.face_id: face.face.landmarks for face in found.faces},
+                frame.stamp_ns,
+                image_size=found.image_size,
+                tracked_ids={face.face.face_id for face in found.faces},
+            )
+            assert (read.stamp_ns, read.image_size) == (found.stamp_ns, found.image_size)
+            for here, there in zip(found.faces, read.faces, strict=True):
+                assert here.estimate is not None and there.estimate is not None
+                assert np.array_equal(here.estimate.probabilities, there.estimate.probabilities)
+                assert (here.estimate.state, here.updated) == (there.estimate.state, there.updated)
+                assert here.face.face_id == there.face.face_id
+                assert here.face.box.intersection_over_union(there.face.box) > 0.95
+                states.add(here.estimate.state)
+    assert {ExpressionState.WARMING_UP, ExpressionState.CONFIDENT} <= states
+
+
+def test_a_given_face_is_remembered_while_it_is_tracked(
+    sample_results: list[FrameResult],
+) -> None:
+    pipeline = Pipeline(PipelineConfig(finds_faces=False, mc_samples=2))
+    landmarks = sample_results[0].faces[0].face.landmarks
+
+    def window_after(missing_tracked: bool) -> float:
+        """Show a face for ten images, leave it out of one, show it again."""
+        pipeline.reset()
+        for image in range(12):
+            result = pipeline.read(
+                {} if image == 10 else {'robin': landmarks},
+                image * 33_333_333,
+                image_size=(640, 360),
+                tracked_ids=['robin'] if image != 10 or missing_tracked else [],
+            )
+        estimate = result.faces[0].estimate
+        assert estimate is not None
+        return estimate.window_s
+
+    assert window_after(missing_tracked=True) == pytest.approx(12 / 30)
+    assert window_after(missing_tracked=False) == pytest.approx(1 / 30)
+
+
+def test_a_pipeline_that_finds_no_faces_takes_no_images(
+    sample_results: list[FrameResult],
+) -> None:
+    pipeline = Pipeline(PipelineConfig(finds_faces=False, mc_samples=2))
+    with pytest.raises(RuntimeError, match='finds no faces'):
+        pipeline.process(np.zeros((9, 9, 3), np.uint8), 0)
+    for bad in (np.zeros((70, 2)), np.full((68, 2), np.nan), np.zeros((68, 2))):
+        with pytest.raises(ValueError, match='landmarks'):
+            pipeline.read({'robin': bad}, 0, image_size=(640, 360), tracked_ids=())
+    pipeline.close()
+
+
 def test_images_of_changing_size_do_not_lose_the_pipeline(
     sample_clip: Path, landmark_model_path: Path
 ) -> None:
