@@ -26,7 +26,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=[f'{PACKAGE}*', 'fer_training*']),
     package_data={
-        '': ['*.safetensors', '*.json', '*.yaml', '*.xml', 'py.typed'],
+        '': ['*.safetensors', '*.json', '*.yaml', '*.xml', '*.html', '*.css', '*.js', 'py.typed'],
     },
     # Not a Python module: row_product.py loads it. Optional, as it is but faster than torch. No
     # flags of this machine's processor: the library itself chooses among kernels when it runs.
@@ -82,6 +82,7 @@ setup(
         'test': ['hypothesis>=6.100', 'pytest>=8.0'],  # the name by which colcon finds pytest
         'plots': ['matplotlib>=3.8'],
         'onnx': ['onnxruntime>=1.20'],
+        'view': ['aiohttp>=3.9'],  # fer_view
         'training': [
             'matplotlib>=3.8',
             'onnx>=1.17',
@@ -91,10 +92,12 @@ setup(
         ],
         'ray': ['ray>=2.60'],  # fer_train crossval --engine ray
         'dev': [
+            'aiohttp>=3.9',
             'hypothesis>=6.100',
             'mypy>=2.4',
             'pytest>=8.0',
             'ruff>=0.17',
+            'selenium>=4.51',  # the page of fer_view in a browser
         ],
     },
     entry_points={
@@ -102,6 +105,7 @@ setup(
             f'fer_node = {PACKAGE}.node:main',
             f'fer_replay = {PACKAGE}.replay:main',
             f'fer_publish = {PACKAGE}.publish:main',
+            f'fer_view = {PACKAGE}.view.cli:main',
             f'fer_assets = {PACKAGE}.assets:main',
             'fer_train = fer_training.cli:main',
         ],

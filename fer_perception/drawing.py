@@ -39,23 +39,44 @@ def draw_result(image: np.ndarray, result: FrameResult) -> np.ndarray:
     return canvas
 
 
+def state_of(face: FaceResult) -> ExpressionState:
+    """Return the state of a face's expression, UNKNOWN where it cannot be read."""
+    return ExpressionState.UNKNOWN if face.estimate is None else face.estimate.state
+
+
+def title_of(face: FaceResult) -> str:
+    """Return a face's id and, where it can be read, its expression and confidence."""
+    if face.estimate is None:
+        return face.face.face_id
+    estimate = face.estimate
+    return f'{face.face.face_id}  {estimate.expression} {estimate.confidence:.2f}'
+
+
+def state_text(state: ExpressionState) -> str:
+    """Return a state in small letters, as in 'warming up'."""
+    return state.name.lower().replace('_', ' ')
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Return a colour as web pages and Matplotlib write it, '#rrggbb'."""
+    blue, green, red = colour
+    return f'#{red:02x}{green:02x}{blue:02x}'
+
+
 def _draw_face(canvas: np.ndarray, face: FaceResult) -> None:
     height, width = canvas.shape[:2]
     estimate = face.estimate
-    state = estimate.state if estimate is not None else ExpressionState.UNKNOWN
+    state = state_of(face)
     colour = STATE_COLOURS[state]
     x, y, box_width, box_height = region_of_interest(face.face.box, (width, height))
     cv2.rectangle(canvas, (x, y), (x + box_width, y + box_height), colour, 2, cv2.LINE_AA)
     for point_x, point_y in np.rint(face.face.landmarks).astype(int):
         cv2.circle(canvas, (int(point_x), int(point_y)), 1, WHITE, -1, cv2.LINE_AA)
-    title = face.face.face_id
-    if estimate is not None:
-        title += f'  {estimate.expression} {estimate.confidence:.2f}'
-    _draw_label(canvas, title, (x, y - 6), colour)
+    _draw_label(canvas, title_of(face), (x, y - 6), colour)
     if estimate is not None:
         below = y + box_height + 16
         text = (
-            f'{state.name.lower().replace("_", " ")}, '
+            f'{state_text(state)}, '
             f'entropy {estimate.predictive_entropy:.2f}, '
             f'mutual information {estimate.mutual_information:.3f}'
         )

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import cv2
 import numpy as np
 
 from fer_perception.faces.face import Face
@@ -51,6 +52,26 @@ def image_message(make: Factory, image: np.ndarray, header: Any) -> Any:
         is_bigendian=0,
         step=3 * width,
         data=np.ascontiguousarray(image).reshape(-1),  # (H * W * 3,)
+    )
+
+
+def compressed_image_message(make: Factory, image: np.ndarray, header: Any) -> Any:
+    """Make a sensor_msgs/CompressedImage, JPEG, from (H, W, 3) uint8 BGR.
+
+    Raises ValueError for an image that JPEG cannot hold: an empty one, or a side above 65,500.
+    """
+    try:
+        is_written, data = cv2.imencode('.jpg', image)
+    except cv2.error:
+        is_written = False
+    if not is_written:
+        height, width = image.shape[:2]
+        raise ValueError(f'an image of {width}x{height} pixels cannot be written as JPEG')
+    return make(
+        'sensor_msgs/msg/CompressedImage',
+        header=header,
+        format='bgr8; jpeg compressed bgr8',  # as compressed_image_transport names it
+        data=data.reshape(-1),  # (bytes,)
     )
 
 

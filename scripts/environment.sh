@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Source this in bash after `make setup` to use what it made: the Python environment, ROS 2,
-# fer_msgs, and the commands fer_node, fer_replay, fer_publish, fer_assets and fer_train.
+# fer_msgs, and the commands fer_node, fer_replay, fer_publish, fer_view, fer_evaluate,
+# fer_example_greeter, fer_assets and fer_train.
 #
 #     source scripts/environment.sh
 #
