@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup environment demo test build bench model results clean
+.PHONY: help setup environment demo test build bench soak model results clean
 
 in_environment := source scripts/environment.sh &&
 
@@ -14,6 +14,7 @@ help:
 	@echo 'make test    run ruff, mypy and pytest'
 	@echo 'make build   build both ROS packages with colcon into install/'
 	@echo 'make bench   run the measurements in benchmarks/, results in out/bench'
+	@echo 'make soak    run camera and node for ten minutes and see that nothing grows or gets lost (MINUTES=number)'
 	@echo 'make model   make the shipped model anew, and measure it (an hour; DATA=folder of the 3D face basis and the tracks)'
 	@echo 'make results make docs/results.md anew: all networks on tracks of unseen people (hours; DATA=folder of the tracks)'
 	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
@@ -39,6 +40,9 @@ bench: environment
 	    echo "== benchmarks/$$benchmark.py"; \
 	    python "benchmarks/$$benchmark.py" --out "out/bench/$$benchmark.json"; \
 	done
+
+soak: environment
+	@$(in_environment) python scripts/soak.py --minutes $${MINUTES:-10}
 
 # The whole way from the basis and the tracks to the file that is shipped; what is done is not run again.
 model: environment

@@ -10,7 +10,6 @@ Leaves expressions.jsonl, annotated.mp4 and timeline.png in the --out folder.
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from processes import start, stop  # beside this file
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -35,7 +35,6 @@ from fer_perception.video_file import VideoFile
 
 START_LIMIT_S = 60.0  # for the node to load its models
 SILENCE_S = 1.5  # without an image, after the last one was published
-STOP_LIMIT_S = 10.0  # for a process to end
 
 HEADER = (
     f'{"time":>7}  {"face":5}  {"expression":10}  {"confidence":>10}  {"std. dev.":>9}  '
@@ -196,22 +195,6 @@ def report(listener: Listener, out: Path) -> None:
     )
     for name in ('expressions.jsonl', 'annotated.mp4', 'timeline.png'):
         print(f'  {out / name}')
-
-
-def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start a command of the package as a process of its own."""
-    return subprocess.Popen([sys.executable, '-m', module, *arguments])
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process as Ctrl-C would, by force if it does not."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def main() -> int:

@@ -69,4 +69,4 @@ def test_demo_of_a_missing_video_fails_before_anything_starts(
 def test_demo_says_when_the_node_cannot_start(sample_clip: Path, tmp_path: Path) -> None:
     ended = run_demo(Path('/nowhere.dat'), tmp_path)
     assert ended.returncode == 1
-    assert '/nowhere.dat' in ended.stderr and 'fer_node ended' in ended.stderr
+    assert 'demo: fer_node is unconfigured' in ended.stderr and '/nowhere.dat' in ended.stderr
