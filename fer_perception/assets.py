@@ -369,6 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AssetError as error:
         print(f'fer_assets: error: {error}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

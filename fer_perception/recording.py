@@ -33,6 +33,7 @@ class BagRecorder:
     def __init__(self, path: Path) -> None:
         """Create the bag; raises RecordingError if it exists or fer_msgs is not to be found."""
         self._types = _typestore()
+        self._path = path
         try:
             self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
@@ -53,11 +54,17 @@ class BagRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Finish the bag."""
-        self._writer.close()
+        """Finish the bag; raises RecordingError if it cannot be."""
+        try:
+            self._writer.close()
+        except OSError as failure:
+            raise self._incomplete(failure) from failure
 
     def record(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write an image and all that was found in it, at the image's time."""
+        """Write an image and all that was found in it, at the image's time.
+
+        Raises RecordingError if the disk is full, or otherwise unwilling.
+        """
         header = header_message(self._make, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
         self._write('/image_raw', frame, image_message(self._make, frame.image, header))
         for topic, message in result_messages(self._make, result, header):
@@ -68,7 +75,13 @@ class BagRecorder:
 
     def _write(self, topic: str, frame: SourceFrame, message: Any) -> None:
         data = self._types.serialize_cdr(message, TOPICS[topic])
-        self._writer.write(self._connections[topic], frame.stamp_ns, data)
+        try:
+            self._writer.write(self._connections[topic], frame.stamp_ns, data)
+        except OSError as failure:
+            raise self._incomplete(failure) from failure
+
+    def _incomplete(self, failure: OSError) -> RecordingError:
+        return RecordingError(f'the bag {self._path} is incomplete: {failure.strerror}')
 
 
 def _typestore() -> Typestore:

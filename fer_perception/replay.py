@@ -103,7 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         written = replay(options)
-    except (AssetError, ImportError, OSError, RecordingError, SourceError, ValueError) as error:
+    except OSError as error:
+        # A file that could not be opened is named in the error; one that could not be written not.
+        hint = '' if error.filename or not error.errno else ': what was written is incomplete'
+        print(f'fer_replay: {error}{hint}', file=sys.stderr)
+        return 1
+    except (AssetError, ImportError, RecordingError, SourceError, ValueError) as error:
         print(f'fer_replay: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ class VideoFile:
         self._frame_rate = frame_rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._images = 0  # that were written
 
     def __enter__(self) -> 'VideoFile':
         """Write within a with block."""
@@ -27,9 +28,18 @@ class VideoFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Finish the file; raises OSError if it does not hold what was written."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        # OpenCV does not tell of a full disk.
+        written = cv2.VideoCapture(str(self._path))
+        count = round(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if count < self._images and error is None:
+            raise OSError(
+                f'the video {self._path} holds {count} of {self._images} images: is the disk full?'
+            )
 
     def write(self, image: np.ndarray) -> None:
         """Append an image (H, W, 3) uint8 BGR, scaled to the size of the first one.
@@ -46,3 +56,4 @@ class VideoFile:
         if size != self._size:
             image = cv2.resize(image, self._size)
         self._writer.write(image)
+        self._images += 1

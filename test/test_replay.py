@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """fer_replay reads every kind of source, writes what it is asked for and nothing else."""
 
+import os
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -172,3 +176,34 @@ def test_recording_without_fer_msgs_says_what_to_do(
     assert main([str(short_folder), '--record', str(bag)]) == 1
     assert 'source' in capsys.readouterr().err
     shutil.rmtree(bag, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ('option', 'name'),
+    [('--record', 'bag'), ('--annotated', 'a.mp4'), ('--out', 'o.jsonl'), ('--timeline', 't.png')],
+)
+def test_a_full_disk_ends_it_with_one_line(
+    sample_clip: Path, landmark_model_path: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    """A file may have 10,000 bytes: to write more fails as on a full disk."""
+    if option == '--record':
+        pytest.importorskip('fer_msgs', reason='fer_msgs is not built or not sourced')
+    if option == '--timeline':
+        pytest.importorskip('matplotlib', reason='the timeline needs the extra [plots]')
+    ended = subprocess.run(
+        [
+            *(sys.executable, '-m', 'fer_perception.replay', str(sample_clip)),
+            *('--mc-samples', '5', option, str(tmp_path / name)),
+            *([] if option == '--out' else ['--out', '/dev/null']),
+        ],
+        env={**os.environ, 'FER_LANDMARK_MODEL': str(landmark_model_path)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if line.startswith('fer_replay:')]
+    assert len(lines) == 1 and 'Traceback' not in ended.stderr
+    assert 'incomplete' in lines[0] or 'is the disk full?' in lines[0]
