@@ -5,10 +5,11 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 import rclpy
+from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -17,8 +18,19 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 
 from fer_perception.fast_dds import use_prompt_resends
-from fer_perception.messages import header_message, image_message, ros_message
-from fer_perception.sources import Source, SourceError, open_source
+from fer_perception.messages import (
+    compressed_image_message,
+    header_message,
+    image_message,
+    ros_message,
+)
+from fer_perception.sources import (
+    FALLBACK_FRAME_RATE,
+    Source,
+    SourceError,
+    SourceFrame,
+    open_source,
+)
 
 CAMERA_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
@@ -48,58 +60,84 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 class CameraPublisher(Node):
-    """Publishes the frames of a source at the pace of their stamps."""
+    """Publishes images as a camera does, raw or as JPEG on TOPIC/compressed."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        super().__init__('fer_publish')
-        self._options = options
-        kind, topic = Image, options.topic
-        if options.compressed:
-            kind, topic = CompressedImage, f'{topic}/compressed'
-        self._images: Publisher = self.create_publisher(kind, topic, CAMERA_QOS)
+    def __init__(
+        self,
+        *,
+        topic: str,
+        compressed: bool = False,
+        name: str = 'fer_publish',
+        context: Context | None = None,
+    ) -> None:
+        """Advertise the topic; name: of the node."""
+        super().__init__(name, context=context)
+        self._message = compressed_image_message if compressed else image_message
+        self._images: Publisher = self.create_publisher(
+            CompressedImage if compressed else Image,
+            f'{topic}/compressed' if compressed else topic,
+            CAMERA_QOS,
+        )
         self.published = 0
 
-    def wait_for_subscriber(self, limit_s: float) -> None:
-        """Wait until somebody subscribes, or until the time is over."""
+    @property
+    def topic(self) -> str:
+        """The full name of the topic."""
+        return str(self._images.topic_name)
+
+    def wait_for_subscriber(self, limit_s: float) -> bool:
+        """Wait until somebody subscribes, or until the time is over; tell which it was."""
         end = time.monotonic() + limit_s
-        while time.monotonic() < end and rclpy.ok():
+        while time.monotonic() < end and self.context.ok():
             if self._images.get_subscription_count():
                 time.sleep(SETTLE_S)
-                return
+                return True
             time.sleep(0.02)
+        return False
 
-    def publish_source(self, source: Source) -> None:
-        """Publish every frame when it is due; the stamps are the clock's at that time."""
-        while rclpy.ok():
-            start, first_ns = time.monotonic(), None
-            for frame in source:
-                if not rclpy.ok():
-                    return
-                first_ns = frame.stamp_ns if first_ns is None else first_ns
-                due = start + (frame.stamp_ns - first_ns) * 1e-9 / self._options.rate
-                time.sleep(max(0.0, due - time.monotonic()))
-                self._publish(frame.image, self._options.frame_id or frame.frame_id)
-            if not self._options.loop:
-                return
-            # The last frame stands for its own period.
-            time.sleep(1.0 / ((source.frame_rate or 30.0) * self._options.rate))
+    def publish_image(self, image: np.ndarray, *, stamp_ns: int, frame_id: str) -> int:
+        """Publish an image (H, W, 3) uint8 BGR; return time.monotonic_ns() of handing it over.
 
-    def _publish(self, image: np.ndarray, frame_id: str) -> None:
-        header = header_message(
-            ros_message, stamp_ns=self.get_clock().now().nanoseconds, frame_id=frame_id
-        )
-        if self._options.compressed:
-            _, data = cv2.imencode('.jpg', image)
-            message = ros_message(
-                'sensor_msgs/msg/CompressedImage',
-                header=header,
-                format='bgr8; jpeg compressed bgr8',
-                data=data.reshape(-1),  # (bytes,)
-            )
-        else:
-            message = image_message(ros_message, image, header)
+        Raises ValueError for an image that JPEG cannot hold.
+        """
+        header = header_message(ros_message, stamp_ns=stamp_ns, frame_id=frame_id)
+        message = self._message(ros_message, image, header)
+        now_ns = time.monotonic_ns()
         self._images.publish(message)
         self.published += 1
+        return now_ns
+
+
+def paced(frames: Iterable[SourceFrame], *, rate: float = 1.0) -> Iterator[SourceFrame]:
+    """Give each frame when it is due by its stamp; rate: speed factor.
+
+    Where the stamps go back, the pace starts anew.
+    """
+    start_s = first_ns = last_ns = None
+    for frame in frames:
+        if start_s is None or first_ns is None or last_ns is None or frame.stamp_ns < last_ns:
+            start_s, first_ns = time.monotonic(), frame.stamp_ns
+        last_ns = frame.stamp_ns
+        due_s = start_s + (frame.stamp_ns - first_ns) * 1e-9 / rate
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        yield frame
+
+
+def publish_source(camera: CameraPublisher, source: Source, options: argparse.Namespace) -> None:
+    """Publish every frame when it is due; the stamps are the clock's at that time."""
+    while camera.context.ok():
+        for frame in paced(source, rate=options.rate):
+            if not camera.context.ok():
+                return
+            camera.publish_image(
+                frame.image,
+                stamp_ns=camera.get_clock().now().nanoseconds,
+                frame_id=options.frame_id or frame.frame_id,
+            )
+        if not options.loop:
+            return
+        # The last frame stands for its own period.
+        time.sleep(1.0 / ((source.frame_rate or FALLBACK_FRAME_RATE) * options.rate))
 
 
 def main() -> int:
@@ -109,11 +147,11 @@ def main() -> int:
     rclpy.init()
     try:
         with open_source(options.source, topic=options.bag_topic) as source:
-            node = CameraPublisher(options)
-            node.wait_for_subscriber(options.wait)
-            node.publish_source(source)
-            print(f'fer_publish: published {node.published} images of {source.name}')
-    except SourceError as error:
+            camera = CameraPublisher(topic=options.topic, compressed=options.compressed)
+            camera.wait_for_subscriber(options.wait)
+            publish_source(camera, source, options)
+            print(f'fer_publish: published {camera.published} images of {source.name}')
+    except (SourceError, ValueError) as error:
         print(f'fer_publish: {error}', file=sys.stderr)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):

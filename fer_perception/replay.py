@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from fer_perception.assets import AssetError
 from fer_perception.drawing import draw_result
-from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
-from fer_perception.pipeline import Pipeline, PipelineConfig
+from fer_perception.pipeline import Pipeline
+from fer_perception.pipeline_arguments import add_pipeline_arguments, pipeline_config
 from fer_perception.recording import BagRecorder, RecordingError
 from fer_perception.records import ExpressionRecord, expression_records
 from fer_perception.sources import FALLBACK_FRAME_RATE, SourceError, open_source
@@ -36,33 +36,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--timeline', type=Path, metavar='PNG', help='draw the probabilities '
                         'over time (needs the extra [plots])')
     parser.add_argument('--topic', help='image topic of a bag that has several')
-    parser.add_argument('--model', type=Path, help='model file, or its streaming ONNX '
-                        '(the one in the package)')
-    parser.add_argument('--landmark-model', type=Path, help="dlib's 68-landmark model")
-    parser.add_argument('--backend', choices=BACKENDS, default='auto', help='(%(default)s)')
-    parser.add_argument('--device', choices=DEVICES, default='auto', help='(%(default)s)')
-    parser.add_argument('--precision', choices=PRECISIONS, default='auto', help='(%(default)s)')
-    parser.add_argument('--mc-samples', type=int, default=100, help='(%(default)s)')
-    parser.add_argument('--threads', type=int, default=1, help='of PyTorch (%(default)s)')
+    add_pipeline_arguments(parser)
     parser.add_argument('--seed', type=int, default=1, help='of the dropout masks (%(default)s)')
     return parser.parse_args(arguments)
 
 
 def replay(options: argparse.Namespace) -> int:
     """Read the source; return the number of records written."""
-    pipeline = Pipeline(
-        PipelineConfig(
-            model=options.model,
-            landmark_model=options.landmark_model,
-            backend=options.backend,
-            device=options.device,
-            precision=options.precision,
-            mc_samples=options.mc_samples,
-            deterministic_ids=True,
-            seed=options.seed,
-            threads=options.threads,
-        )
-    )
+    pipeline = Pipeline(pipeline_config(options, deterministic_ids=True, seed=options.seed))
     timeline: list[ExpressionRecord] = []
     written = 0
     with ExitStack() as stack:

@@ -222,6 +222,11 @@ class BagSource(Source):
             self.frame_rate = (len(stamps) - 1) * 1e9 / (stamps[-1] - stamps[0])
         self.skipped = 0
 
+    @property
+    def topic(self) -> str:
+        """The topic of the images."""
+        return self._topic
+
     def __iter__(self) -> Iterator[SourceFrame]:
         """Iterate over the images of the topic in the order of the bag."""
         self.skipped = 0

@@ -4,6 +4,7 @@
 Needs matplotlib; draws without a screen and without its global state.
 """
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fer_perception.evaluation.metrics import RecognitionMetrics, ReliabilityBin, SampleMetrics
+from fer_perception.evaluation.metrics import (
+    RecognitionMetrics,
+    ReliabilityBin,
+    SampleMetrics,
+    SelectiveScores,
+)
 from fer_perception.graph.landmarks import INNER_LANDMARKS, LANDMARK_COUNT
 
 # Colours that people with a colour vision deficiency can tell apart (Okabe and Ito).
@@ -46,9 +52,16 @@ def new_figure(*, width: float, height: float, rows: int = 1, columns: int = 1) 
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, with its folder; nothing in it tells when it was made."""
+    """Write a figure as PNG, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format='png', metadata={'Software': None})
+    path.write_bytes(figure_png(figure))
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG; nothing in it tells when it was made."""
+    file = io.BytesIO()
+    figure.savefig(file, format='png', metadata={'Software': None})
+    return file.getvalue()
 
 
 def share_legend(figure: Figure, *, columns: int = 4) -> None:
@@ -90,10 +103,16 @@ def plot_reliability(
               bbox={'facecolor': 'white', 'edgecolor': GREY, 'boxstyle': 'round'})
 
 
-def plot_risk_coverage(axes: Axes, metrics: Mapping[str, RecognitionMetrics]) -> None:
+def plot_risk_coverage(
+    axes: Axes,
+    metrics: Mapping[str, RecognitionMetrics],
+    *,
+    confident: SelectiveScores | None = None,
+) -> None:
     """Draw the share of wrong answers if only the most confident are given.
 
-    metrics: one curve for each name, such as 'Monte Carlo dropout' and 'single pass'.
+    metrics: one curve for each name, such as 'Monte Carlo dropout' and 'single pass'; confident:
+    what the CONFIDENT answers are worth, a dot.
     """
     highest = 0.02
     for (name, item), colour in zip(metrics.items(), _colours(len(metrics)), strict=True):
@@ -102,6 +121,10 @@ def plot_risk_coverage(axes: Axes, metrics: Mapping[str, RecognitionMetrics]) ->
         highest = max(highest, *risk)
         label = f'{name}, AURC {item.area_under_risk_coverage:.4f}'
         axes.plot(coverage, risk, color=colour, linewidth=2, label=label)
+    if confident is not None and confident.risk is not None:
+        highest = max(highest, confident.risk)
+        axes.plot(confident.coverage, confident.risk, 'o', color='black', clip_on=False,
+                  label='the CONFIDENT answers')
     axes.set(xlim=(0, 1), ylim=(0, min(1.0, 1.15 * highest)), title='Risk and coverage')
     axes.set(xlabel='coverage: share of answers given', ylabel='risk: share of them wrong')
     axes.xaxis.set_major_formatter(_percent_axis())

@@ -22,7 +22,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from fer_perception.uncertainty.measures import entropy, measure_uncertainty
+from fer_perception.uncertainty.measures import Uncertainty, entropy, measure_uncertainty
 
 RELIABILITY_BINS = 15
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of accuracy at coverage
@@ -66,7 +66,8 @@ class CoveragePoint:
 class ErrorDetection:
     """Hold the AUROC of telling wrong from right answers, 0.5 being chance.
 
-    None where every answer is right, or every one wrong, or samples are needed and not given.
+    None where every answer is right, or every one wrong; the last two also where neither samples
+    nor their uncertainty are given.
     """
 
     one_minus_confidence: float | None
@@ -133,12 +134,15 @@ def measure_recognition(
     *,
     classes: Sequence[str],
     samples: np.ndarray | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> RecognitionMetrics:
     """Measure answers against labels.
 
     probabilities: (M, C), each row summing to 1; labels: (M,) whole numbers, indices into
     `classes`; samples: (S, M, C), what the probabilities are the mean of, for the metrics that
-    need single samples. The answer is the most probable class, its probability the confidence.
+    need single samples; uncertainty: what was measured of such samples, batch shape (M,), where
+    they themselves were not kept. The answer is the most probable class, its probability the
+    confidence.
 
     - Labels may be only some of the classes. Balanced accuracy (mean recall) and macro F1 are
       means over the classes that occur in the labels; the scores of the others are None.
@@ -153,8 +157,11 @@ def measure_recognition(
       account.
 
     Raises ValueError if shapes do not match, there are no answers, fewer than two classes,
-    a label is out of range or a row is no distribution.
+    a label is out of range, a row is no distribution, or both samples and their uncertainty are
+    given.
     """
+    if samples is not None and uncertainty is not None:
+        raise ValueError('give the samples or their uncertainty, not both')
     classes = tuple(classes)
     probabilities = _distributions('probabilities', probabilities, (len(labels), len(classes)))
     labels = _checked_labels(labels, len(classes))
@@ -165,6 +172,9 @@ def measure_recognition(
     every_class = np.arange(len(classes))
     reliability = reliability_bins(confidence, right)
     risks = selective_risks(confidence, right)
+    if samples is not None:
+        shape = (len(samples), *probabilities.shape)
+        uncertainty = measure_uncertainty(_distributions('samples', samples, shape))
     return RecognitionMetrics(
         classes=classes,
         count=len(labels),
@@ -191,7 +201,7 @@ def measure_recognition(
         accuracy_at_coverage={
             str(coverage): 1.0 - _risk_at(risks, coverage) for coverage in COVERAGES
         },
-        error_detection_auroc=_error_detection(probabilities, right, samples),
+        error_detection_auroc=_error_detection(probabilities, right, uncertainty),
         samples=None if samples is None else _sample_metrics(samples, labels),
     )
 
@@ -296,15 +306,13 @@ def _class_metrics(
 
 
 def _error_detection(
-    probabilities: np.ndarray, right: np.ndarray, samples: np.ndarray | None
+    probabilities: np.ndarray, right: np.ndarray, uncertainty: Uncertainty | None
 ) -> ErrorDetection:
     def auroc(score: np.ndarray) -> float | None:
         return None if right.all() or not right.any() else float(roc_auc_score(~right, score))
 
     information = deviation = None
-    if samples is not None:
-        shape = (len(samples), *probabilities.shape)
-        uncertainty = measure_uncertainty(_distributions('samples', samples, shape))
+    if uncertainty is not None:
         top = probabilities.argmax(-1)
         information = auroc(uncertainty.mutual_information)
         deviation = auroc(uncertainty.standard_deviations[np.arange(len(top)), top])

@@ -11,12 +11,11 @@ import webbrowser
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from fer_perception.assets import AssetError
-from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
-from fer_perception.pipeline import Pipeline, PipelineConfig
+from fer_perception.pipeline import Pipeline
+from fer_perception.pipeline_arguments import add_pipeline_arguments, pipeline_config
 from fer_perception.sources import Source, SourceError, open_source
 from fer_perception.view.access import is_loopback, own_names, page_address
 from fer_perception.view.hub import Hub
@@ -46,14 +45,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument('--rate', type=float, default=1.0, help='speed factor (%(default)s)')
     parser.add_argument('--topic', help='image topic of a bag that has several')
-    parser.add_argument('--model', type=Path, help='model file, or its streaming ONNX '
-                        '(the one in the package)')
-    parser.add_argument('--landmark-model', type=Path, help="dlib's 68-landmark model")
-    parser.add_argument('--backend', choices=BACKENDS, default='auto', help='(%(default)s)')
-    parser.add_argument('--device', choices=DEVICES, default='auto', help='(%(default)s)')
-    parser.add_argument('--precision', choices=PRECISIONS, default='auto', help='(%(default)s)')
-    parser.add_argument('--mc-samples', type=int, default=100, help='(%(default)s)')
-    parser.add_argument('--threads', type=int, default=1, help='of PyTorch (%(default)s)')
+    add_pipeline_arguments(parser)
     options = parser.parse_args(arguments)
     if not (math.isfinite(options.rate) and options.rate > 0):
         parser.error(f'--rate must be above 0, not {options.rate}')
@@ -73,17 +65,7 @@ def view(options: argparse.Namespace) -> int:
         raise ViewError('aiohttp is not installed: pip install aiohttp, or the extra [view]')
     with ExitStack() as stack:
         source = stack.enter_context(open_source(options.source, topic=options.topic))
-        pipeline = Pipeline(
-            PipelineConfig(
-                model=options.model,
-                landmark_model=options.landmark_model,
-                backend=options.backend,
-                device=options.device,
-                precision=options.precision,
-                mc_samples=options.mc_samples,
-                threads=options.threads,
-            )
-        )
+        pipeline = Pipeline(pipeline_config(options))
         stack.callback(pipeline.close)
         hub = Hub()
         try:

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from faces_made import face_landmarks
 
-from fer_perception.evaluation.metrics import RecognitionMetrics, measure_recognition
+from fer_perception.evaluation.metrics import (
+    RecognitionMetrics,
+    SelectiveScores,
+    measure_recognition,
+)
 
 pytest.importorskip('matplotlib', reason='the pictures need matplotlib')
 
@@ -99,6 +103,20 @@ def test_the_ensembles_line_stands_at_its_accuracy() -> None:
     ensemble, plain = axes.lines
     assert list(ensemble.get_xdata()) == [metrics.accuracy] * 2  # type: ignore[arg-type]
     assert list(plain.get_xdata()) == [single_pass.accuracy] * 2  # type: ignore[arg-type]
+
+
+def test_the_confident_answers_are_a_dot_beside_the_curve() -> None:
+    metrics, _ = measured()
+    axes = new_figure(width=4, height=4).axes[0]
+    plot_risk_coverage(
+        axes, {'one': metrics}, confident=SelectiveScores(coverage=0.5, risk=0.9)
+    )
+    (dot,) = [line for line in axes.lines if line.get_label() == 'the CONFIDENT answers']
+    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([0.5], [0.9])  # type: ignore[arg-type]
+    plot_risk_coverage(
+        axes, {'one': metrics}, confident=SelectiveScores(coverage=0.0, risk=None)
+    )
+    assert len(axes.lines) == 3  # no dot without a risk
 
 
 @pytest.mark.parametrize('answers', [1, 2])

@@ -20,6 +20,7 @@ from fer_perception.evaluation.metrics import (
     reliability_bins,
     selective_risks,
 )
+from fer_perception.uncertainty.measures import measure_uncertainty
 
 CLASSES = ('neutral', 'anger', 'fear', 'happiness')
 
@@ -322,6 +323,21 @@ def test_samples_of_other_answers_and_a_single_class_are_refused() -> None:
         measure_recognition(samples[0], labels, classes=CLASSES, samples=samples[:, :5])
     with pytest.raises(ValueError, match='two classes'):
         measure_recognition(np.ones((2, 1)), np.zeros(2, int), classes=('all',))
+
+
+def test_the_uncertainty_of_samples_finds_errors_as_well_as_they_do() -> None:
+    samples, labels, metrics = measured()
+    uncertainty = measure_uncertainty(samples)
+    without = measure_recognition(
+        samples.mean(0), labels, classes=CLASSES, uncertainty=uncertainty
+    )
+    assert without.error_detection_auroc == metrics.error_detection_auroc
+    assert without.error_detection_auroc.mutual_information is not None
+    assert without.samples is None
+    with pytest.raises(ValueError, match='not both'):
+        measure_recognition(
+            samples.mean(0), labels, classes=CLASSES, samples=samples, uncertainty=uncertainty
+        )
 
 
 def test_importing_the_metrics_needs_neither_torch_nor_ros() -> None:
