@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fer_perception.image_headers import JPEG_START, claimed_size, without_extras
+
 MAX_PIXELS = 64_000_000  # larger images are taken for damaged messages
 
 # Encoding: bytes per pixel, and OpenCV's conversion to BGR (None: it is BGR).
@@ -30,7 +32,6 @@ ENCODINGS: dict[str, tuple[int, int | None]] = {
     'yuyv': (2, cv2.COLOR_YUV2BGR_YUY2),
 }
 
-JPEG_START = b'\xff\xd8'
 JPEG_SCAN = b'\xff\xda'
 JPEG_END = b'\xff\xd9'
 
@@ -49,7 +50,7 @@ def to_bgr(message: Any) -> np.ndarray:
     """
     encoding, width, height = message.encoding, message.width, message.height
     if encoding not in ENCODINGS:
-        raise ImageError(f'unknown encoding {encoding!r}; known are {", ".join(ENCODINGS)}')
+        raise ImageError(f'unknown encoding {encoding[:80]!r}; known are {", ".join(ENCODINGS)}')
     pixel_bytes, conversion = ENCODINGS[encoding]
     if width < 1 or height < 1:
         raise ImageError(f'the image is empty: {width}x{height} pixels')
@@ -74,30 +75,35 @@ def to_bgr(message: Any) -> np.ndarray:
 
 def compressed_to_bgr(message: Any) -> np.ndarray:
     """
-    Decode a sensor_msgs/CompressedImage (JPEG, PNG, ...) to an array (H, W, 3) uint8, BGR order.
+    Decode a sensor_msgs/CompressedImage, JPEG or PNG, to an array (H, W, 3) uint8, BGR order.
 
-    Raises ImageError if the message is empty, truncated, too large or in no format that OpenCV
-    reads.
+    Other formats are refused, and a size above MAX_PIXELS before anything is decoded. Raises
+    ImageError if the message is empty, truncated, too large or damaged.
     """
     data = _bytes_of(message.data)
     if data.size == 0:
         raise ImageError('the compressed image is empty: 0 bytes')
     raw = data.tobytes()
+    size = claimed_size(raw)
+    if size is None:
+        raise ImageError(
+            f'the compressed image is no whole JPEG or PNG: {data.size} bytes, format '
+            f'{message.format[:80]!r}'
+        )
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f'{width}x{height} pixels are more than the {MAX_PIXELS} allowed')
     # Some versions of OpenCV fill up a truncated JPEG with grey and say nothing.
     if raw.startswith(JPEG_START) and raw.rfind(JPEG_END) < raw.rfind(JPEG_SCAN):
         raise ImageError(f'the JPEG image is truncated after {data.size} bytes')
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(without_extras(raw), np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise ImageError(f'OpenCV cannot decode the compressed image: {error.err}') from error
     if image is None:
         raise ImageError(
-            f'OpenCV cannot decode the compressed image: {data.size} bytes, '
-            f'format {message.format!r}'
-        )
-    if image.shape[0] * image.shape[1] > MAX_PIXELS:
-        raise ImageError(
-            f'{image.shape[1]}x{image.shape[0]} pixels are more than the {MAX_PIXELS} allowed'
+            f'OpenCV cannot decode the compressed image of {width}x{height} pixels: '
+            f'{data.size} bytes are damaged'
         )
     return image
 

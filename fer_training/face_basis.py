@@ -3,7 +3,6 @@
 
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_perception.graph.landmarks import LANDMARK_COUNT
+from fer_training.array_archive import read_arrays
 from fer_training.wavefront import read_vertices
 
 # Files of ICT-FaceKit's folder FaceXModel.
@@ -52,14 +52,14 @@ def load_face_basis(path: Path, *, progress: bool = False) -> FaceBasis:
     if not path.is_file():
         raise FaceBasisError(f'face basis {path} does not exist')
     try:
-        with np.load(path, allow_pickle=False) as file:
-            basis = FaceBasis(
-                neutral=file['neutral'],
-                identity=file['identity'],
-                expression=file['expression'],
-                expression_names=tuple(str(name) for name in file['expression_names']),
-            )
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        basis = FaceBasis(
+            neutral=arrays['neutral'],
+            identity=arrays['identity'],
+            expression=arrays['expression'],
+            expression_names=tuple(str(name) for name in arrays['expression_names']),
+        )
+    except (ValueError, TypeError, KeyError) as error:  # arrays of other kinds, or none
         raise FaceBasisError(f'{path} is no face basis: {error}') from error
     shapes = (basis.neutral.shape, basis.identity.shape[1:], basis.expression.shape[1:])
     if shapes != ((68, 3),) * 3 or len(basis.expression) != len(basis.expression_names):

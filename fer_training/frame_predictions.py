@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a streaming network says at every frame of tracks, kept so that it is computed once."""
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from fer_perception.inference.monte_carlo import only_dropout_active
 from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.pst_bln import PstBln
+from fer_training.array_archive import read_arrays
 from fer_training.dataset import IGNORED, stack_frames
 from fer_training.inputs import NetworkInput
 from fer_training.results import Predictions, ResultFileError
@@ -274,22 +274,22 @@ def read_frame_predictions(path: Path) -> FramePredictions:
     Raises ResultFileError naming the file and the first thing wrong with it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return FramePredictions(
-                tracks=PredictedTracks(
-                    **{
-                        item.name: tuple(file[f'track_{item.name}'].tolist())
-                        for item in fields(PredictedTracks)
-                    }
-                ),
-                track=file['track'],
-                frame=file['frame'],
-                targets=file['targets'],
-                is_warm=file['is_warm'],
-                monte_carlo=file['monte_carlo'].astype(np.float32),
-                single_pass=file['single_pass'].astype(np.float32),
-            )
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        return FramePredictions(
+            tracks=PredictedTracks(
+                **{
+                    item.name: tuple(arrays[f'track_{item.name}'].tolist())
+                    for item in fields(PredictedTracks)
+                }
+            ),
+            track=arrays['track'],
+            frame=arrays['frame'],
+            targets=arrays['targets'],
+            is_warm=arrays['is_warm'],
+            monte_carlo=arrays['monte_carlo'].astype(np.float32),
+            single_pass=arrays['single_pass'].astype(np.float32),
+        )
+    except (ValueError, TypeError, KeyError) as error:  # arrays of other kinds, or none
         raise ResultFileError(f'{path} holds no predictions of frames: {error}') from error
 
 

@@ -168,7 +168,7 @@ def _map_features(path: Path) -> np.ndarray:
         raise ReferenceFormatError(f'data file {path} does not exist')
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # damaged headers raise errors of almost every kind
         raise ReferenceFormatError(f'{path} is no data file: {error}') from error
     if not isinstance(array, np.ndarray):
         array.close()  # an .npz file

@@ -7,7 +7,6 @@ Reading checks every field and refuses unknown ones, so that a report never mixe
 import json
 import types
 import typing
-import zipfile
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fer_perception.evaluation.metrics import RecognitionMetrics, measure_recognition
+from fer_training.array_archive import read_arrays
 
 Result = TypeVar('Result')
 
@@ -205,14 +205,14 @@ def read_predictions(path: Path) -> Predictions:
     Raises ResultFileError naming the file and the first thing wrong with it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Predictions(
-                labels=file['labels'],
-                names=tuple(file['names'].tolist()),
-                monte_carlo=file['monte_carlo'].astype(np.float32),
-                single_pass=file['single_pass'].astype(np.float32),
-            )
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        return Predictions(
+            labels=arrays['labels'],
+            names=tuple(arrays['names'].tolist()),
+            monte_carlo=arrays['monte_carlo'].astype(np.float32),
+            single_pass=arrays['single_pass'].astype(np.float32),
+        )
+    except (ValueError, TypeError, KeyError) as error:  # arrays of other kinds, or none
         raise ResultFileError(f'{path} holds no predictions: {error}') from error
 
 

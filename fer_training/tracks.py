@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The track file: labelled landmark tracks of many sequences in one .npz."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fer_perception.graph.landmarks import check_landmarks
+from fer_training.array_archive import read_arrays
 
 
 class TrackFileError(ValueError):
@@ -85,10 +85,8 @@ def read_tracks(path: Path) -> list[Track]:
     if not path.is_file():
         raise TrackFileError(f'track file {path} does not exist')
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return _split(arrays)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        return _split(read_arrays(path))
+    except ValueError as error:
         raise TrackFileError(f'{path} is no track file: {error}') from error
 
 
@@ -100,22 +98,31 @@ def _split(arrays: dict[str, np.ndarray]) -> list[Track]:
     needed = ('landmarks', 'length', 'label', 'subject', 'fps')
     if missing := [name for name in needed if name not in arrays]:
         raise ValueError(f'it lacks the arrays {", ".join(missing)}')
+    intensity = arrays.get('intensity')
+    for name in ('landmarks', 'fps', 'intensity'):
+        if name in arrays and arrays[name].dtype.kind not in 'fiu':
+            raise ValueError(f'{name} must be real numbers, not {arrays[name].dtype}')
     landmarks, length = arrays['landmarks'], arrays['length']
     check_landmarks(landmarks)
     if landmarks.ndim != 3 or not np.issubdtype(length.dtype, np.integer):
         raise ValueError('landmarks must be (F, 68, 2) and length whole numbers')
-    counts = {name: len(arrays[name]) for name in needed[1:]}
-    if len(set(counts.values())) != 1:
-        raise ValueError(f'its arrays disagree on the number of sequences: {counts}')
-    if (length < 1).any() or length.sum() != len(landmarks):
+    shapes = {name: arrays[name].shape for name in needed[1:]}
+    if len(set(shapes.values())) != 1 or length.ndim != 1:
+        raise ValueError(f'its arrays disagree on the number of sequences: {shapes}')
+    if (length < 1).any() or (length > len(landmarks)).any():
+        raise ValueError(f'the lengths must be 1 to {len(landmarks)} frames')
+    length = length.astype(np.int64)
+    if length.sum() != len(landmarks):
         raise ValueError(
             f'the lengths sum to {length.sum()} frames, but there are {len(landmarks)}'
         )
-    if not (arrays['fps'] > 0).all():
-        raise ValueError('fps must be positive')
-    intensity = arrays.get('intensity')
-    if intensity is not None and intensity.shape != (len(landmarks),):
-        raise ValueError(f'intensity must be ({len(landmarks)},), not {intensity.shape}')
+    if not ((arrays['fps'] > 0) & np.isfinite(arrays['fps'])).all():
+        raise ValueError('fps must be positive and finite')
+    if intensity is not None:
+        if intensity.shape != (len(landmarks),):
+            raise ValueError(f'intensity must be ({len(landmarks)},), not {intensity.shape}')
+        if not np.isfinite(intensity).all():
+            raise ValueError('intensity must be finite, but some is NaN or infinite')
     found = arrays.get('found', np.ones(len(landmarks), bool))
     if found.shape != (len(landmarks),) or found.dtype != bool:
         raise ValueError(

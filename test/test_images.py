@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import array
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_perception.images import ENCODINGS, ImageError, compressed_to_bgr, to_bgr
+from fer_perception.image_headers import JPEG_START, PNG_SIGNATURE, PNG_START, claimed_size
+from fer_perception.images import ENCODINGS, MAX_PIXELS, ImageError, compressed_to_bgr, to_bgr
 
 
 @dataclass
@@ -182,7 +185,7 @@ def test_the_error_says_what_is_wrong(changes: dict[str, Any], text: str) -> Non
     assert issubclass(ImageError, ValueError)
 
 
-@pytest.mark.parametrize(('suffix', 'tolerance'), [('.png', 0), ('.jpg', 12), ('.bmp', 0)])
+@pytest.mark.parametrize(('suffix', 'tolerance'), [('.png', 0), ('.jpg', 12)])
 def test_compressed_images_are_decoded(suffix: str, tolerance: int) -> None:
     image = smooth_image(40, 60, 3)
     ok, data = cv2.imencode(suffix, image)
@@ -222,14 +225,192 @@ def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
         compressed_to_bgr(CompressedImage(data, format='nonsense'))
 
 
-@pytest.mark.parametrize('side', [20_000, 100_000])
-def test_a_compressed_image_claiming_to_be_huge_is_refused(side: int) -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack('>I', zlib.crc32(kind + content))
-        return struct.pack('>I', len(content)) + kind + content + checksum
+@pytest.mark.parametrize('suffix', ['.bmp', '.tiff', '.webp'])
+def test_other_formats_reach_no_decoder(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok, data = cv2.imencode(suffix, smooth_image(40, 60, 3))
+    assert ok
+    monkeypatch.setattr(cv2, 'imdecode', forbidden)
+    with pytest.raises(ImageError, match="no whole JPEG or PNG: .* format 'any'"):
+        compressed_to_bgr(CompressedImage(data, format='any'))
 
-    header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
-    data = (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+
+def forbidden(*_: Any) -> None:
+    pytest.fail('decoded')
+
+
+JPEG_KINDS: list[list[int]] = [
+    [],
+    [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    [cv2.IMWRITE_JPEG_RST_INTERVAL, 4],
+    [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_QUALITY, 100],
+]
+
+
+def jpeg_of(image: np.ndarray, kind: int = 0) -> bytes:
+    ok, data = cv2.imencode('.jpg', image, JPEG_KINDS[kind])
+    assert ok
+    return bytes(data)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack('>BBH', 0xFF, marker, 2 + len(content)) + content
+
+
+@given(
+    size=sizes, kind=st.integers(0, len(JPEG_KINDS) - 1),
+    before=st.lists(
+        st.one_of(
+            # A thumbnail of another size, in the segment where Exif has it; comments; filling.
+            st.just(segment(0xE1, b'Exif\0\0' + jpeg_of(np.zeros((8, 8, 3), np.uint8)))),
+            st.binary(max_size=20).map(lambda content: segment(0xFE, content)),
+            st.just(b'\xff\xff'),
+        ),
+        max_size=3,
+    ),
+)
+def test_the_size_in_a_header_is_that_of_the_image(
+    size: tuple[int, int], kind: int, before: list[bytes]
+) -> None:
+    image = smooth_image(*size, 0)
+    whole = jpeg_of(image, kind)
+    jpeg = whole[:2] + b''.join(before) + whole[2:]
+    ok, png = cv2.imencode('.png', image)
+    assert ok
+    for data in (jpeg, png.tobytes()):
+        assert claimed_size(data) == (size[1], size[0])
+        assert compressed_to_bgr(CompressedImage(data)).shape == image.shape
+
+
+@given(data=st.binary(max_size=60), start=st.sampled_from([b'', JPEG_START, PNG_START]))
+def test_bytes_have_a_size_or_none(data: bytes, start: bytes) -> None:
+    size = claimed_size(start + data)
+    assert size is None or (len(size) == 2 and min(size) >= 0)
+
+
+@settings(max_examples=200)
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)),
+                     min_size=1, max_size=4),
+    suffix=st.sampled_from(['.jpg', '.png']), kind=st.integers(0, len(JPEG_KINDS) - 1),
+    kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_flipped_compressed_images_are_an_image_or_an_image_error(
+    changes: list[tuple[float, int]], suffix: str, kind: int, kept: float
+) -> None:
+    image = smooth_image(24, 32, 1)
+    data = bytearray(
+        jpeg_of(image, kind) if suffix == '.jpg' else cv2.imencode('.png', image)[1].tobytes()
+    )
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    if suffix == '.png':
+        mend_png(data)
+    try:
+        result = compressed_to_bgr(CompressedImage(data[: round(kept * len(data))]))
+    except ImageError:
+        return
+    assert result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == 3
+    assert 0 < result.shape[0] * result.shape[1] <= MAX_PIXELS
+
+
+def mend_png(data: bytearray) -> None:
+    """Write the right checksums, so that what was changed is read."""
+    place = 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from('>I', data, place)
+        end = place + 8 + length
+        if end + 4 > len(data):
+            return
+        struct.pack_into('>I', data, end, zlib.crc32(data[place + 4 : end]))
+        place = end + 4
+
+
+@pytest.mark.parametrize('size', [(20_000, 20_000), (100_000, 100_000), (2**31 - 1, 1)])
+def test_a_png_claiming_to_be_huge_is_refused_before_it_is_decoded(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = struct.pack('>IIBBBBB', *size, 8, 2, 0, 0, 0)
+    data = (PNG_SIGNATURE + chunk(b'IHDR', header)
             + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
-    with pytest.raises(ImageError):
+    monkeypatch.setattr(cv2, 'imdecode', forbidden)
+    with pytest.raises(ImageError, match=f'{size[0]}x{size[1]} pixels are more than'):
         compressed_to_bgr(CompressedImage(data, format='png'))
+
+
+@pytest.mark.parametrize('name', [b'IDAT', b'IEND'])
+def test_a_png_with_a_chunk_that_is_not_there_is_refused_before_it_is_decoded(
+    name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV would take 2 GB of memory for the chunk first."""
+    data = bytearray(cv2.imencode('.png', smooth_image(40, 60, 3))[1].tobytes())
+    struct.pack_into('>I', data, data.index(name) - 4, 2**31 - 1)
+    monkeypatch.setattr(cv2, 'imdecode', forbidden)
+    with pytest.raises(ImageError, match='no whole JPEG or PNG'):
+        compressed_to_bgr(CompressedImage(data, format='png'))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack('>I', zlib.crc32(name + content))
+    return struct.pack('>I', len(content)) + name + content + checksum
+
+
+def frame_control(number: int) -> bytes:
+    return chunk(b'fcTL', struct.pack('>IIIIIHHBB', number, 64, 48, 0, 0, 1, 10, 0, 0))
+
+
+ANIMATION = chunk(b'acTL', struct.pack('>II', 3, 0))  # begins one of three pictures
+
+
+def test_only_what_pixels_need_of_a_png_reaches_the_decoder(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = smooth_image(48, 64, 3)
+    plain = cv2.imencode('.png', image)[1].tobytes()
+    place = plain.index(b'IDAT') - 4
+    text = chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(5_000_000), 9))
+    extras = ANIMATION + frame_control(0) + text
+    decoded: list[bytes] = []
+    decode = cv2.imdecode
+
+    def spy(data: np.ndarray, how: int) -> np.ndarray | None:
+        decoded.append(data.tobytes())
+        return decode(data, how)
+
+    monkeypatch.setattr(cv2, 'imdecode', spy)
+    result = compressed_to_bgr(CompressedImage(plain[:place] + extras + plain[place:]))
+    assert decoded == [plain]
+    np.testing.assert_array_equal(result, image)
+
+
+READ_IMAGE = """
+import sys
+from types import SimpleNamespace
+from fer_perception.images import compressed_to_bgr
+
+print(compressed_to_bgr(SimpleNamespace(data=sys.stdin.buffer.read(), format='png')).shape)
+"""
+
+
+def test_a_damaged_animation_does_not_end_the_process() -> None:
+    """OpenCV jumps back into a function that has returned: opencv/opencv#27744."""
+    row = bytes(1 + 3 * 64)  # a filter's number, and pixels
+    pictures = [zlib.compress(first + 47 * row) for first in (row, b'\x07' + row[1:])]
+    data = (
+        PNG_SIGNATURE + chunk(b'IHDR', struct.pack('>IIBBBBB', 64, 48, 8, 2, 0, 0, 0))
+        + ANIMATION + chunk(b'IDAT', pictures[0])
+        + frame_control(1) + chunk(b'fdAT', struct.pack('>I', 2) + pictures[1])
+        + chunk(b'IEND', b'')
+    )
+    result = subprocess.run([sys.executable, '-c', READ_IMAGE], input=data, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout == b'(48, 64, 3)\n'
+
+
+def test_a_jpeg_claiming_to_be_huge_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(jpeg_of(smooth_image(40, 60, 3)))
+    struct.pack_into('>HH', data, data.index(b'\xff\xc0') + 5, 40_000, 50_000)
+    monkeypatch.setattr(cv2, 'imdecode', forbidden)
+    with pytest.raises(ImageError, match='50000x40000 pixels are more than'):
+        compressed_to_bgr(CompressedImage(data))

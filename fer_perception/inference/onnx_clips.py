@@ -15,6 +15,7 @@ from fer_perception.inference.monte_carlo import FRAMES_PER_PASS
 from fer_perception.models.model_file import (
     ModelDescription,
     ModelFileError,
+    check_model_path,
     description_from_metadata,
 )
 from fer_perception.models.pst_bln import PstBlnConfig
@@ -224,8 +225,7 @@ def open_session(path: Path, threads: int, providers: Sequence[str] | None) -> A
     ImportError without onnxruntime.
     """
     runtime = import_runtime()
-    if not path.is_file():
-        raise ModelFileError(f'model file {path} does not exist')
+    check_model_path(path)
     available = runtime.get_available_providers()
     wanted = [name for name in providers or () if name != CPU]
     for name in wanted:

@@ -34,6 +34,7 @@ from fer_perception.models.model_file import (
     ModelDescription,
     ModelFileError,
     description_from_metadata,
+    read_json,
 )
 from fer_perception.models.pst_bln import PstBlnConfig
 
@@ -444,7 +445,7 @@ def _read_description(path: Path, session: Any) -> tuple[ModelDescription, StepS
         )
     try:
         description = description_from_metadata(metadata)
-        values = json.loads(text)
+        values = read_json(STEP_NETWORK, text)
         if not isinstance(values, dict) or list(values) != ['draws_masks']:
             raise ValueError(f'{STEP_NETWORK} must hold draws_masks, not {text}')
         if not isinstance(values['draws_masks'], bool):

@@ -5,6 +5,7 @@ Nothing is unpickled. Loading checks every tensor and every field and names what
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,22 @@ from fer_perception.uncertainty.estimate import DecisionRule
 
 FORMAT_VERSION = 4
 ARCHITECTURE = 'pst_bln'
+MAX_FILE_BYTES = 1 << 30
+MAX_TEXT = 1 << 20  # characters of the metadata
+# What a network may ask for, so that a damaged or hostile file takes neither memory nor time.
+LARGEST = {
+    'layers': 100,
+    'subsets': 100,
+    'channels': 10_000,
+    'strides': 10_000,
+    'classes': 10_000,
+    'edges': 10_000,
+    'in_channels': 10_000,
+    'kernel_size': 10_000,
+    'window': 1_000_000,  # frames: nine hours at 30 Hz
+}
+MAX_STATE_VALUES = 1 << 22  # that it remembers for one Monte Carlo sample of a face
+MAX_FRAME_RATE = 1000.0
 CLIP_SAMPLINGS = ('intervals', 'first_and_last')
 CLIP_DISPLACEMENTS = ('none', 'first', 'mean')
 
@@ -124,8 +141,10 @@ class LoadedModel:
 def save_model(path: Path, network: PstBln, description: ModelDescription) -> None:
     """Write a model file.
 
-    Raises ValueError if the description is of another network, or a weight is not finite.
+    Raises ValueError if the description is of another network, or what `load_model` refuses: a
+    network of impossible size, or with weights that are not finite.
     """
+    _check_sizes(network.config)
     if network.config != description.network:
         raise ValueError('the description is of another network than the one to save')
     tensors = {
@@ -144,8 +163,7 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
     Returns the network in evaluation mode on `device`. Raises ModelFileError naming the file and
     the first thing wrong with it.
     """
-    if not path.is_file():
-        raise ModelFileError(f'model file {path} does not exist')
+    check_model_path(path)
     try:
         with safe_open(path, framework='pt') as file:
             metadata = file.metadata() or {}
@@ -154,12 +172,23 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
         raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
     try:
         description = description_from_metadata(metadata)
-        network = PstBln(description.network, quiet=True)
-        check_tensors(network, tensors)
+        with torch.device('meta'):  # shapes alone: no memory for tensors that are not there
+            check_tensors(PstBln(description.network, quiet=True), tensors)
     except (ValueError, TypeError) as error:
         raise ModelFileError(f'{path}: {error}') from error
+    network = PstBln(description.network, quiet=True)
     network.load_state_dict(tensors)
     return LoadedModel(network.to(device).eval(), description)
+
+
+def check_model_path(path: Path) -> None:
+    """Raise ModelFileError if there is no file, or one that is too large for a model."""
+    if not path.is_file():
+        raise ModelFileError(f'model file {path} does not exist')
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ModelFileError(
+            f'{path} is no model file: it has {size} bytes, at most {MAX_FILE_BYTES} are read'
+        )
 
 
 def description_to_metadata(description: ModelDescription) -> dict[str, str]:
@@ -174,7 +203,9 @@ def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
 
     Raises ValueError or TypeError naming the first thing wrong.
     """
-    values = {name: _read_json(name, text) for name, text in metadata.items()}
+    if (length := sum(map(len, metadata.values()))) > MAX_TEXT:
+        raise ValueError(f'the metadata have {length} characters, at most {MAX_TEXT} are read')
+    values = {name: read_json(name, text) for name, text in metadata.items()}
     version = values.pop('format_version', None)
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -183,38 +214,73 @@ def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
     architecture = values.pop('architecture', None)
     if architecture != ARCHITECTURE:
         raise ValueError(f'architecture is {architecture!r}, this program reads {ARCHITECTURE!r}')
-    _check_fields('the metadata', ModelDescription, values)
-    _check_fields("'network'", PstBlnConfig, values['network'])
-    network = dict(values['network'])
+    values = _checked_fields('the metadata', ModelDescription, values)
+    network = _checked_fields("'network'", PstBlnConfig, values['network'])
     for name in ('channels', 'strides'):
         network[name] = _tuple_of(f'network.{name}', network[name], int)
     values['network'] = PstBlnConfig(**network)
+    _check_sizes(values['network'])
+    if values['frame_rate'] > MAX_FRAME_RATE:
+        raise ValueError(f'frame_rate is {values["frame_rate"]}, the largest is {MAX_FRAME_RATE}')
     pairs = _tuple_of('edge_list', values['edge_list'], list)
     values['edge_list'] = tuple(_tuple_of('an edge of edge_list', pair, int) for pair in pairs)
     if wrong := [pair for pair in values['edge_list'] if len(pair) != 2]:
         raise ValueError(f'edge_list must hold pairs of landmarks, not {wrong[0]}')
     values['classes'] = _tuple_of('classes', values['classes'], str)
+    _typed('training', values['training'], dict)
     return ModelDescription(**values)
 
 
-def _read_json(name: str, text: str) -> Any:
+def read_json(name: str, text: str) -> Any:
+    """Read the JSON text of a field of the metadata; ValueError naming the field if it is none."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'field {name!r} is no JSON: {error}') from error
 
 
-def _check_fields(where: str, kind: type, values: Any) -> None:
+def _check_sizes(config: PstBlnConfig) -> None:
+    """Raise ValueError for a network beyond all that this program was made for."""
+    sizes = {name: getattr(config, name) for name in LARGEST if name != 'layers'}
+    sizes |= {'layers': len(config.channels)}
+    sizes |= {name: max(sizes[name]) for name in ('channels', 'strides')}
+    for name, largest in LARGEST.items():
+        if sizes[name] > largest:
+            raise ValueError(f'network has {name} {sizes[name]}, at most {largest} is allowed')
+    values = config.kernel_size * sum(config.channels) * config.edges
+    values += config.pooled_frames * config.classes
+    if values > MAX_STATE_VALUES:
+        raise ValueError(
+            f'network remembers {values} numbers for each sample of a face, at most '
+            f'{MAX_STATE_VALUES} are allowed'
+        )
+
+
+def _checked_fields(where: str, kind: type, values: Any) -> dict[str, Any]:
+    """Return the fields that a dataclass has, of the right types where these are plain."""
     known = {item.name: item.type for item in fields(kind)}
-    given = set(_typed(where, values, dict))
+    checked = dict(_typed(where, values, dict))
+    given = set(checked)
     if unknown := given - known.keys():
         raise ValueError(f'{where} has unknown fields: {", ".join(sorted(unknown))}')
     if missing := known.keys() - given:
         raise ValueError(f'{where} lacks fields: {", ".join(sorted(missing))}')
     for name, expected in known.items():
-        if expected in (int, float, str, bool):
-            allowed = (int, float) if expected is float else expected
-            _typed(name, values[name], allowed)
+        if expected is float:
+            checked[name] = _finite(name, _typed(name, checked[name], (int, float)))
+        elif expected in (int, str, bool):
+            _typed(name, checked[name], expected)
+    return checked
+
+
+def _finite(name: str, value: int | float) -> float:
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError(f'{name} is too large') from error
+    if not math.isfinite(number):
+        raise ValueError(f'{name} must be finite, not {number}')
+    return number
 
 
 def _typed(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:

@@ -281,7 +281,7 @@ class BilinearLayer(nn.Module):
             )
         if config.topology_init == 'constant':
             nn.init.constant_(self.topology, 1e-6)
-        else:
+        elif not self.topology.is_meta:  # for which PyTorch would load its compiler, a second
             nn.init.normal_(self.topology, std=config.edges**-0.5)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A step network streams what the clip network computes; what is no step network is refused."""
 
+import io
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -489,6 +491,10 @@ def read_other_files(model: Any) -> None:
         (lambda m: set_metadata(m, step_network='{'), 'JSON|Expecting'),
         (lambda m: set_metadata(m, step_network='{}'), 'must hold draws_masks'),
         (lambda m: set_metadata(m, step_network='[]'), 'must hold draws_masks'),
+        (lambda m: set_metadata(m, step_network='[' * 100_000), "'step_network' is no JSON"),
+        (lambda m: set_metadata(m, classes='[' * 100_000), "'classes' is no JSON"),
+        (lambda m: change_network(m, edges=10**9), 'edges 1000000000, at most 10000'),
+        (lambda m: change_network(m, window=10**6, classes=10), 'remembers'),
         (lambda m: set_metadata(m, step_network='{"draws_masks": 1}'), 'true or false, not 1'),
         (lambda m: set_metadata(m, step_network='{"draws_masks": true}'), 'has the inputs'),
         (lambda m: set_metadata(m, format_version='99'), 'format_version is 99'),
@@ -542,10 +548,16 @@ def test_foreign_truncated_and_missing_files_are_refused(
     model_path: Path, tmp_path: Path
 ) -> None:
     whole = model_path.read_bytes()
+    array, archive = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    torch.save({'head.weight': torch.zeros(1)}, archive)
     for name, data in (
         ('truncated', whole[: len(whole) // 2]),
         ('text', b'no model at all'),
         ('empty', b''),
+        ('pickle', pickle.dumps({'head.weight': [1.0]})),
+        ('array', array.getvalue()),
+        ('archive', archive.getvalue()),
     ):
         path = tmp_path / name
         path.write_bytes(data)

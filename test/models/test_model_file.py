@@ -2,11 +2,16 @@
 """A saved model loads exactly; anything else than a whole, matching file is refused by name."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,6 +25,8 @@ from fer_perception.models.model_file import (
     LoadedModel,
     ModelDescription,
     ModelFileError,
+    description_from_metadata,
+    description_to_metadata,
     load_model,
     save_model,
 )
@@ -103,6 +110,20 @@ def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel
         (lambda t, m: drop_from_network(m, 'dropout_masks'), 'lacks fields: dropout_masks'),
         (lambda t, m: change_network(m, channels=[4, 'x']), 'channels'),
         (lambda t, m: change_network(m, kernel_size=True), 'kernel_size'),
+        (lambda t, m: m.update(classes='[' * 100_000), "'classes' is no JSON"),
+        (lambda t, m: m.update(clip_frames='1' * 5000), 'clip_frames'),
+        (lambda t, m: m.update(temperature='1' + '0' * 400), 'temperature is too large'),
+        (lambda t, m: m.update(warm_up_s='Infinity'), 'warm_up_s must be finite, not inf'),
+        (lambda t, m: m.update(frame_rate='1e300'), 'frame_rate is 1e\\+300'),
+        (lambda t, m: m.update(training='"none"'), 'training must be dict'),
+        (lambda t, m: m.update(licence='"' + 'x' * (1 << 20) + '"'), 'at most 1048576 are read'),
+        (lambda t, m: m.update(edge_list=f'[[{10**30}, 18]]'), 'edge list must hold'),
+        (lambda t, m: change_network(m, channels=[4] * 101, strides=[1] * 101), 'layers 101'),
+        (lambda t, m: change_network(m, channels=[4, 10**20]), 'channels 1000'),
+        (lambda t, m: change_network(m, subsets=101), 'subsets 101, at most 100'),
+        (lambda t, m: change_network(m, strides=[1, 10**9]), 'strides 1000000000'),
+        (lambda t, m: change_network(m, window=10**12), 'window 1000000000000'),
+        (lambda t, m: change_network(m, kernel_size=10_000), 'remembers 14480035 numbers'),
     ],
 )
 def test_every_defect_is_refused_by_name(
@@ -148,6 +169,118 @@ def test_pickles_truncated_and_missing_files_are_refused(saved: Path, tmp_path: 
         load_model(tmp_path / 'nowhere')
 
 
+def test_files_in_disguise_are_refused_and_not_run(saved: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / 'sprung',)
+
+    trap: Any = Trap()
+    torch.save({'head.weight': torch.zeros(1), 'trap': trap}, tmp_path / 'torch.safetensors')
+    np.save(tmp_path / 'array.npy', np.array([trap], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / 'archive.safetensors', 'w') as archive:
+        archive.write(saved, 'model.safetensors')
+    (tmp_path / 'pickle.safetensors').write_bytes(pickle.dumps(trap))
+    (tmp_path / 'folder.safetensors').mkdir()
+    for path in list(tmp_path.iterdir()):
+        with pytest.raises(ModelFileError, match=path.name):
+            load_model(path)
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_a_file_that_is_too_large_is_not_read(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'large.safetensors'
+    path.write_bytes(saved.read_bytes())
+    os.truncate(path, (1 << 30) + 1)  # takes no room
+    with pytest.raises(ModelFileError, match='large.safetensors .* at most 1073741824 are read'):
+        load_model(path)
+
+
+MEMORY_OF_LOADING = """
+import re, sys
+from pathlib import Path
+from fer_perception.models.model_file import ModelFileError, load_model
+
+def most_memory():
+    return int(re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])
+
+before = most_memory()
+try:
+    load_model(Path(sys.argv[1]))
+except ModelFileError as error:
+    print('missing' in str(error), most_memory() - before)
+"""
+
+
+def test_tensors_that_are_not_in_the_file_take_no_memory(saved: Path, tmp_path: Path) -> None:
+    def claim(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+        tensors.clear()
+        change_network(metadata, edges=5000, channels=[1, 1], kernel_size=1)  # U: 200 MB
+        metadata['edge_list'] = json.dumps([[17, 18]] * 5000)
+
+    path = rewritten(saved, tmp_path, claim)
+    output = subprocess.run(
+        [sys.executable, '-c', MEMORY_OF_LOADING, str(path)],
+        capture_output=True, text=True, check=True,
+    ).stdout
+    is_refused, grown_kb = output.split()
+    assert is_refused == 'True' and int(grown_kb) < 100_000
+
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.sampled_from([10**400, -(2**63), 0, 181]),
+        st.floats(), st.text(max_size=5), st.sampled_from(['causal', 'similarity', 'element']),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200)
+@given(data=st.data(), value=json_values)
+def test_fields_of_any_kind_are_a_description_or_refused(
+    saved: Path, data: st.DataObject, value: Any
+) -> None:
+    with safe_open(saved, framework='pt') as file:
+        metadata = dict(file.metadata())
+    network = json.loads(metadata['network'])
+    name = data.draw(st.sampled_from([*metadata, *(f'network.{name}' for name in network)]))
+    if name.startswith('network.'):
+        change_network(metadata, **{name.removeprefix('network.'): value})
+    else:
+        metadata[name] = json.dumps(value)
+    try:
+        description = description_from_metadata(metadata)
+    except (ValueError, TypeError):
+        return
+    assert description_to_metadata(description).keys() == metadata.keys()
+
+
+@settings(max_examples=200)
+@given(
+    places=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
+    bit=st.integers(0, 7),
+    kept=st.one_of(st.just(1.0), st.floats(0, 1)),
+)
+def test_flipped_and_truncated_files_are_a_model_or_refused(
+    saved: Path, tmp_path_factory: pytest.TempPathFactory, places: list[float], bit: int,
+    kept: float,
+) -> None:
+    data = bytearray(saved.read_bytes())
+    for place in places:
+        data[int(place**4 * len(data))] ^= 1 << bit  # the header is at the front
+    path = tmp_path_factory.getbasetemp() / 'flipped.safetensors'
+    path.write_bytes(data[: round(kept * len(data))])
+    try:
+        loaded = load_model(path)
+    except ModelFileError as error:
+        assert path.name in str(error)
+        return
+    assert all(torch.isfinite(tensor).all() for tensor in loaded.network.state_dict().values())
+
+
 @settings(deadline=None, max_examples=60)
 @given(position=st.integers(0, 20_000), value=st.integers(0, 255))
 def test_a_damaged_header_never_loads_as_another_model(
@@ -171,6 +304,8 @@ def test_what_cannot_be_described_is_not_saved(tmp_path: Path) -> None:
     description = description_of(network)
     with pytest.raises(ValueError, match='another network'):
         save_model(tmp_path / 'a', small_network(channels=(3,)), description)
+    with pytest.raises(ValueError, match='remembers .* at most'):
+        save_model(tmp_path / 'a', small_network(kernel_size=3000), description)
     with torch.no_grad():
         network.head.bias[0] = torch.inf
     with pytest.raises(ValueError, match='head.bias'):
