@@ -81,6 +81,7 @@ setup(
     extras_require={
         'test': ['hypothesis>=6.100', 'pytest>=8.0'],  # the name by which colcon finds pytest
         'plots': ['matplotlib>=3.8'],
+        'evaluation': ['matplotlib>=3.8', 'scikit-learn>=1.7'],  # fer_evaluate
         'onnx': ['onnxruntime>=1.20'],
         'view': ['aiohttp>=3.9'],  # fer_view
         'training': [
@@ -106,6 +107,8 @@ setup(
             f'fer_replay = {PACKAGE}.replay:main',
             f'fer_publish = {PACKAGE}.publish:main',
             f'fer_view = {PACKAGE}.view.cli:main',
+            f'fer_evaluate = {PACKAGE}.evaluate:main',
+            f'fer_example_greeter = {PACKAGE}.examples.greeter:main',
             f'fer_assets = {PACKAGE}.assets:main',
             'fer_train = fer_training.cli:main',
         ],

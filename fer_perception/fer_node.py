@@ -367,18 +367,19 @@ class FerNode(LifecycleNode):
         )
 
 
-def spin(node: FerNode, executor: Executor) -> None:
-    """Run a node's callbacks until its context is shut down; a callback that fails is reported."""
-    # Not Executor.spin: a signal that arrives just before it waits does not always wake it, and
-    # a request that the state machine refuses would end it.
-    while node.context.ok():
-        try:
-            executor.spin_once(timeout_sec=SIGNAL_PERIOD_S)
-        except ExternalShutdownException:
-            return
-        except Exception as error:
-            if node.context.ok():
-                node.get_logger().error(f'a callback failed: {type(error).__name__}: {error}')
+def spin_once(node: FerNode, executor: Executor) -> None:
+    """Wait a moment for a callback of a node and run it; one that fails is reported.
+
+    Not Executor.spin: a signal that arrives just before it waits does not always wake it, and a
+    request that the state machine refuses would end it.
+    """
+    try:
+        executor.spin_once(timeout_sec=SIGNAL_PERIOD_S)
+    except ExternalShutdownException:
+        pass
+    except Exception as error:
+        if node.context.ok():
+            node.get_logger().error(f'a callback failed: {type(error).__name__}: {error}')
 
 
 def _descriptor(parameter: NodeParameter) -> ParameterDescriptor:

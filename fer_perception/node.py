@@ -29,7 +29,7 @@ def main(args: list[str] | None = None) -> int:
     from rclpy.utilities import remove_ros_args
 
     from fer_perception.fast_dds import use_prompt_resends
-    from fer_perception.fer_node import FerNode, spin
+    from fer_perception.fer_node import FerNode, spin_once
 
     argparse.ArgumentParser(
         prog='fer_node',
@@ -46,7 +46,8 @@ def main(args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         node.start()
-        spin(node, executor)
+        while rclpy.ok():
+            spin_once(node, executor)
     except EndRequest:
         pass
     except (ParameterException, RuntimeError) as error:

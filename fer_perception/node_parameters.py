@@ -93,6 +93,12 @@ PARAMETERS: dict[str, NodeParameter] = {
         span=(0.0, 10_000.0),
         read='live',
     ),
+    'threads': NodeParameter(
+        default=1,
+        description='CPU threads of the network and the landmark fits; more only pay where '
+        'cores stand idle.',
+        span=(1, 256),
+    ),
     'abstention_threshold': NodeParameter(
         default=-1.0,
         description='Lowest confidence that counts as CONFIDENT, 0 to 1; negative: as in the '
@@ -113,12 +119,6 @@ PARAMETERS: dict[str, NodeParameter] = {
         'before it is CONFIDENT.',
         span=(0.0, 60.0),
         read='live',
-    ),
-    'threads': NodeParameter(
-        default=1,
-        description='CPU threads of the network and the landmark fits; more only pay where '
-        'cores stand idle.',
-        span=(1, 256),
     ),
     'detection_interval': NodeParameter(
         default=20,

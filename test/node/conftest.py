@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import threading
@@ -66,7 +67,7 @@ def node_in_process() -> Iterator[Callable[..., Any]]:
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
 
-    from fer_perception.fer_node import FerNode, spin
+    from fer_perception.fer_node import FerNode, spin_once
 
     ends: list[Callable[[], None]] = []
 
@@ -88,22 +89,31 @@ def node_in_process() -> Iterator[Callable[..., Any]]:
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         node.start()
-        thread = threading.Thread(target=spin, args=(node, executor), daemon=True)
+        is_over = threading.Event()
+
+        def spin() -> None:
+            while not is_over.is_set():
+                spin_once(node, executor)
+
+        thread = threading.Thread(target=spin, daemon=True)
         thread.start()
 
         def end() -> None:
+            is_over.set()
+            thread.join()
             node.close()
-            context.try_shutdown()
-            thread.join(5.0)
             executor.shutdown()
-            node.destroy_node()
+            node.destroy_node()  # while the others can be told that it is gone
+            context.try_shutdown()
 
         ends.append(end)
         return node
 
     yield start
-    for end in ends:
-        end()
+    while ends:
+        ends.pop()()
+    # Else the services of its life cycle would stay in the graph, as those of the next node.
+    gc.collect()
 
 
 @pytest.fixture(scope='module')
