@@ -16,7 +16,6 @@ except ImportError:  # it is in the distributions, not among the PyPI wheels
     diagnostic_updater = None
 
 PERIOD_S = 1.0
-TASK = 'expressions'
 
 
 class NodeDiagnostics:
@@ -30,17 +29,19 @@ class NodeDiagnostics:
         self._node = node
         self._assess = assess
         self._hardware_id = hardware_id
+        # diagnostic_updater puts the node's name before it, which is that of any camera's node.
+        self._task = f'expressions of {node.get_fully_qualified_name()}'
         if diagnostic_updater is not None:
             self._updater = diagnostic_updater.Updater(node, PERIOD_S)
             self._updater.setHardwareID(hardware_id)
-            self._updater.add(TASK, self._fill)
+            self._updater.add(self._task, self._fill)
             return
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
         # Not of the node's clock, which stands still while a simulation pauses.
         node.create_timer(PERIOD_S, self._publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _publish(self) -> None:
-        name = f'{self._node.get_fully_qualified_name()}: {TASK}'
+        name = f'{self._node.get_name()}: {self._task}'
         status = self._fill(DiagnosticStatus(name=name))
         status.hardware_id = self._hardware_id
         message = DiagnosticArray(status=[status])

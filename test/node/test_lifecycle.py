@@ -175,7 +175,7 @@ def test_two_cameras_by_namespace(
 ) -> None:
     for side in ('left', 'right'):
         running_node('--ros-args', *FIXED, *RELIABLE, '-r', f'__ns:=/{side}/fer')
-    names = {f'/{side}/fer/fer_node: expressions' for side in ('left', 'right')}
+    names = {f'fer_node: expressions of /{side}/fer/fer_node' for side in ('left', 'right')}
     assert listener.wait(
         lambda: names <= {array.status[0].name for array in listener.diagnostics}
     )
