@@ -4,6 +4,7 @@
 Nothing is unpickled. Loading checks every tensor and every field and names what is wrong.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -20,8 +21,9 @@ from fer_perception.graph.normalization import NORMALIZATIONS
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_perception.uncertainty.estimate import DecisionRule
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 ARCHITECTURE = 'pst_bln'
+DIGEST = 'digest'  # field of the metadata, besides those of the description
 MAX_FILE_BYTES = 1 << 30
 MAX_TEXT = 1 << 20  # characters of the metadata
 # What a network may ask for, so that a damaged or hostile file takes neither memory nor time.
@@ -153,8 +155,10 @@ def save_model(path: Path, network: PstBln, description: ModelDescription) -> No
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f'tensor {name} is not finite; the network is not fit to be saved')
+    metadata = description_to_metadata(description)
+    metadata[DIGEST] = digest(metadata, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(tensors, metadata=description_to_metadata(description)))
+    path.write_bytes(save(tensors, metadata=metadata))
 
 
 def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel:
@@ -170,15 +174,31 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
+    told = metadata.pop(DIGEST, None)
     try:
         description = description_from_metadata(metadata)
         with torch.device('meta'):  # shapes alone: no memory for tensors that are not there
             check_tensors(PstBln(description.network, quiet=True), tensors)
+        if told != digest(metadata, tensors):
+            raise ValueError('its content is not what was saved: the digest does not agree')
     except (ValueError, TypeError) as error:
         raise ModelFileError(f'{path}: {error}') from error
     network = PstBln(description.network, quiet=True)
     network.load_state_dict(tensors)
     return LoadedModel(network.to(device).eval(), description)
+
+
+def digest(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of a file's whole content, in hexadecimal digits: it finds damage.
+
+    metadata: without the digest itself. It proves nothing of who made the file.
+    """
+    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())  # (values,) -> (bytes,)
+    return total.hexdigest()
 
 
 def check_model_path(path: Path) -> None:

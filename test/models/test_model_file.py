@@ -258,45 +258,38 @@ def test_fields_of_any_kind_are_a_description_or_refused(
     assert description_to_metadata(description).keys() == metadata.keys()
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(
     places=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
-    bit=st.integers(0, 7),
+    values=st.lists(st.integers(0, 255), min_size=4, max_size=4),
     kept=st.one_of(st.just(1.0), st.floats(0, 1)),
 )
-def test_flipped_and_truncated_files_are_a_model_or_refused(
-    saved: Path, tmp_path_factory: pytest.TempPathFactory, places: list[float], bit: int,
-    kept: float,
+def test_a_file_that_was_changed_anywhere_is_refused(
+    saved: Path, tmp_path_factory: pytest.TempPathFactory, places: list[float],
+    values: list[int], kept: float,
 ) -> None:
-    data = bytearray(saved.read_bytes())
-    for place in places:
-        data[int(place**4 * len(data))] ^= 1 << bit  # the header is at the front
-    path = tmp_path_factory.getbasetemp() / 'flipped.safetensors'
-    path.write_bytes(data[: round(kept * len(data))])
-    try:
-        loaded = load_model(path)
-    except ModelFileError as error:
-        assert path.name in str(error)
-        return
-    assert all(torch.isfinite(tensor).all() for tensor in loaded.network.state_dict().values())
-
-
-@settings(deadline=None, max_examples=60)
-@given(position=st.integers(0, 20_000), value=st.integers(0, 255))
-def test_a_damaged_header_never_loads_as_another_model(
-    saved: Path, tmp_path_factory: pytest.TempPathFactory, position: int, value: int
-) -> None:
-    data = bytearray(saved.read_bytes())
-    data[position] = value
-    path = tmp_path_factory.mktemp('damaged') / 'model.safetensors'
+    original = saved.read_bytes()
+    data = bytearray(original)
+    for place, value in zip(places, values, strict=False):
+        data[int(place**4 * len(data))] = value  # the header is at the front
+    data = data[: round(kept * len(data))]
+    path = tmp_path_factory.getbasetemp() / 'changed.safetensors'
     path.write_bytes(data)
-    try:
-        loaded = load_model(path)
-    except ModelFileError:
+    if data.split() == original.split():  # nothing but blanks between the fields of the header
         return
-    # What still loads is a whole network that works.
-    with torch.no_grad():
-        assert loaded.network(torch.zeros(1, 2, 3, 181)).shape == (1, 7)
+    with pytest.raises(ModelFileError, match=path.name):
+        load_model(path)
+
+
+def test_every_bit_of_a_weight_counts(saved: Path, tmp_path: Path) -> None:
+    data = bytearray(saved.read_bytes())
+    path = tmp_path / 'flipped.safetensors'
+    for bit in range(8):
+        data[-1] ^= 1 << bit
+        path.write_bytes(data)
+        with pytest.raises(ModelFileError, match='the digest does not agree|not finite'):
+            load_model(path)
+        data[-1] ^= 1 << bit
 
 
 def test_what_cannot_be_described_is_not_saved(tmp_path: Path) -> None:
