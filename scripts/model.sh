@@ -35,11 +35,11 @@ synthetic=(--tracks "$out/train.npz@1" --validation "$out/validation.npz" --base
 
 # Real people beside them; what is no expression counts as neutral. The whole of a real track is
 # read at once: cut in the middle, it would begin with an expression that nothing led to.
-real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.2"
-    --tracks "$data/buhmap_tracks.npz@0.65" "$data/lse_gfe_tracks.npz@0.15" --estimate-intensity
+real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
+    --tracks "$data/buhmap_tracks.npz@0.38" "$data/lse_gfe_tracks.npz@0.12" --estimate-intensity
     --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
     i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
-    --baseline 10 --piece-frames 140 --draws 600 --epochs 6 --learning-rate 0.006
+    --baseline 10 --piece-frames 140 --draws 1000 --epochs 6 --learning-rate 0.006
     --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
