@@ -197,7 +197,7 @@ def digest(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy())  # (values,) -> (bytes,)
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # (values,) -> (bytes,)
     return total.hexdigest()
 
 
