@@ -5,7 +5,6 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 import rclpy
@@ -24,13 +23,8 @@ from fer_perception.messages import (
     image_message,
     ros_message,
 )
-from fer_perception.sources import (
-    FALLBACK_FRAME_RATE,
-    Source,
-    SourceError,
-    SourceFrame,
-    open_source,
-)
+from fer_perception.pacing import paced
+from fer_perception.sources import FALLBACK_FRAME_RATE, Source, SourceError, open_source
 
 CAMERA_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
@@ -106,21 +100,6 @@ class CameraPublisher(Node):
         self._images.publish(message)
         self.published += 1
         return now_ns
-
-
-def paced(frames: Iterable[SourceFrame], *, rate: float = 1.0) -> Iterator[SourceFrame]:
-    """Give each frame when it is due by its stamp; rate: speed factor.
-
-    Where the stamps go back, the pace starts anew.
-    """
-    start_s = first_ns = last_ns = None
-    for frame in frames:
-        if start_s is None or first_ns is None or last_ns is None or frame.stamp_ns < last_ns:
-            start_s, first_ns = time.monotonic(), frame.stamp_ns
-        last_ns = frame.stamp_ns
-        due_s = start_s + (frame.stamp_ns - first_ns) * 1e-9 / rate
-        time.sleep(max(0.0, due_s - time.monotonic()))
-        yield frame
 
 
 def publish_source(camera: CameraPublisher, source: Source, options: argparse.Namespace) -> None:

@@ -24,7 +24,8 @@ from fer_perception.evaluation.played_images import NodeError, PlayedImages
 from fer_perception.evaluation.recording_files import RecordingFile
 from fer_perception.fast_dds import use_prompt_resends
 from fer_perception.messages import record_from_message, stamp_ns
-from fer_perception.publish import CameraPublisher, paced
+from fer_perception.pacing import paced
+from fer_perception.publish import CameraPublisher
 from fer_perception.records import ExpressionRecord
 from fer_perception.sources import BagSource, SourceError, SourceFrame, open_source
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from fer_perception.mailbox import Mailbox
+from fer_perception.pacing import paced
 from fer_perception.pipeline import Pipeline
 from fer_perception.sources import FALLBACK_FRAME_RATE, Source, SourceError, SourceFrame
 from fer_perception.view.picture import Picture, WatchStatistics, picture_of
@@ -94,28 +95,21 @@ class SourceWatcher:
         period_s = 1.0 / (self._source.frame_rate or FALLBACK_FRAME_RATE)
         offset_ns = 0
         while True:
-            begun_s, begun_ns = 0.0, 0
             first_ns = last_ns = None
-            for frame in self._source:
-                if last_ns is None or frame.stamp_ns < last_ns:  # where they go back: a new pace
-                    begun_s, begun_ns = time.monotonic(), frame.stamp_ns
+            for frame in paced(self._source, rate=self._rate, wait=self._is_stopped.wait):
+                if self._is_stopped.is_set():
+                    return
                 first_ns = frame.stamp_ns if first_ns is None else first_ns
                 last_ns = frame.stamp_ns
-                if self._waits_until(begun_s + (last_ns - begun_ns) * 1e-9 / self._rate):
-                    return
                 self._last_put = _Reading(
                     frame=frame, stamp_ns=last_ns + offset_ns, taken_s=time.monotonic()
                 )
                 self._dropped += self._mailbox.put(self._last_put)
             # The last image stands for its own period.
-            if self._waits_until(time.monotonic() + period_s / self._rate) or not self._is_looped:
+            if self._is_stopped.wait(period_s / self._rate) or not self._is_looped:
                 return
             if first_ns is not None and last_ns is not None:
                 offset_ns += last_ns - first_ns + round(period_s * 1e9)
-
-    def _waits_until(self, due_s: float) -> bool:
-        """Wait for a time of time.monotonic(); tell whether it was cut short by `stop`."""
-        return self._is_stopped.wait(max(0.0, due_s - time.monotonic()))
 
     def _work(self) -> None:
         try:
