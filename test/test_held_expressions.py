@@ -240,8 +240,11 @@ def test_the_smile_of_the_sample_clip_counts_once(
             events += patient.update(frame.stamp_ns, records)
             quick_events += quick.update(frame.stamp_ns, records)
     pipeline.close()
-    assert events == [Appeared('a0000'), Changed('a0000', None, 'happiness')]
-    assert quick_events == [
+    its_end = [Changed('a0000', 'happiness', None)]  # it goes with the last frames of the clip
+    assert events[:2] == [Appeared('a0000'), Changed('a0000', None, 'happiness')]
+    assert events[2:] in ([], its_end)
+    assert quick_events[4:] in ([], its_end)
+    assert quick_events[:4] == [
         Appeared('a0000'),
         Changed('a0000', None, 'neutral'),
         Changed('a0000', 'neutral', None),
