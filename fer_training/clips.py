@@ -9,11 +9,7 @@ from tqdm import tqdm
 
 from fer_perception.graph.landmarks import INNER_LANDMARKS
 from fer_perception.graph.normalization import NORMALIZATIONS, normalize_landmarks
-from fer_perception.models.model_file import (
-    CLIP_DISPLACEMENTS,
-    CLIP_SAMPLINGS,
-    ModelDescription,
-)
+from fer_perception.models.model_file import CLIP_DISPLACEMENTS, CLIP_SAMPLINGS, ModelDescription
 from fer_training.tracks import Track
 
 

@@ -13,8 +13,9 @@ import torch
 
 from fer_perception.inference.monte_carlo import FRAMES_PER_PASS
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
-from fer_perception.models.model_file import ModelDescription, check_tensors
+from fer_perception.models.model_file import ModelDescription
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_perception.models.tensor_file import check_tensors
 from fer_perception.uncertainty.measures import measure_uncertainty
 from fer_training.clips import Clips
 from fer_training.dataset import TrainingSet

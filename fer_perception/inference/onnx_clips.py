@@ -12,13 +12,9 @@ import numpy as np
 from scipy.special import softmax
 
 from fer_perception.inference.monte_carlo import FRAMES_PER_PASS
-from fer_perception.models.model_file import (
-    ModelDescription,
-    ModelFileError,
-    check_model_path,
-    description_from_metadata,
-)
+from fer_perception.models.model_file import ModelDescription, description_from_metadata
 from fer_perception.models.pst_bln import PstBlnConfig
+from fer_perception.models.tensor_file import ModelFileError, check_model_path
 
 # The names of the exported network's inputs and output; mask l is `mask_<l>`.
 INPUT = 'edge_vectors'

@@ -29,14 +29,11 @@ from fer_perception.inference.onnx_clips import (
     read_nodes,
 )
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
+from fer_perception.models.description_fields import read_json
 from fer_perception.models.dropout import seeded_generator
-from fer_perception.models.model_file import (
-    ModelDescription,
-    ModelFileError,
-    description_from_metadata,
-    read_json,
-)
+from fer_perception.models.model_file import ModelDescription, description_from_metadata
 from fer_perception.models.pst_bln import PstBlnConfig
+from fer_perception.models.tensor_file import ModelFileError
 
 FRAME = 'edge_vectors'  # (2, E)
 POSITIONS = 'positions'  # (layers, 1): where in its ring each layer's new column belongs

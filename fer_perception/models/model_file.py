@@ -4,27 +4,28 @@
 Nothing is unpickled. Loading checks every tensor and every field and names what is wrong.
 """
 
-import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from fer_perception.graph.edges import check_edge_list
 from fer_perception.graph.normalization import NORMALIZATIONS
+from fer_perception.models.description_fields import checked_fields, read_json, tuple_of, typed
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
+from fer_perception.models.tensor_file import (
+    ModelFileError,
+    check_tensors,
+    read_tensors,
+    write_tensors,
+)
 from fer_perception.uncertainty.estimate import DecisionRule
 
 FORMAT_VERSION = 5
 ARCHITECTURE = 'pst_bln'
-DIGEST = 'digest'  # field of the metadata, besides those of the description
-MAX_FILE_BYTES = 1 << 30
 MAX_TEXT = 1 << 20  # characters of the metadata
 # What a network may ask for, so that a damaged or hostile file takes neither memory nor time.
 LARGEST = {
@@ -42,10 +43,6 @@ MAX_STATE_VALUES = 1 << 22  # that it remembers for one Monte Carlo sample of a 
 MAX_FRAME_RATE = 1000.0
 CLIP_SAMPLINGS = ('intervals', 'first_and_last')
 CLIP_DISPLACEMENTS = ('none', 'first', 'mean')
-
-
-class ModelFileError(ValueError):
-    """Say which file cannot be loaded, and what in it is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,16 +146,7 @@ def save_model(path: Path, network: PstBln, description: ModelDescription) -> No
     _check_sizes(network.config)
     if network.config != description.network:
         raise ValueError('the description is of another network than the one to save')
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f'tensor {name} is not finite; the network is not fit to be saved')
-    metadata = description_to_metadata(description)
-    metadata[DIGEST] = digest(metadata, tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(tensors, metadata=metadata))
+    write_tensors(path, network, description_to_metadata(description))
 
 
 def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel:
@@ -167,48 +155,17 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
     Returns the network in evaluation mode on `device`. Raises ModelFileError naming the file and
     the first thing wrong with it.
     """
-    check_model_path(path)
+    file = read_tensors(path)
     try:
-        with safe_open(path, framework='pt') as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
-    told = metadata.pop(DIGEST, None)
-    try:
-        description = description_from_metadata(metadata)
+        description = description_from_metadata(file.metadata)
         with torch.device('meta'):  # shapes alone: no memory for tensors that are not there
-            check_tensors(PstBln(description.network, quiet=True), tensors)
-        if told != digest(metadata, tensors):
-            raise ValueError('its content is not what was saved: the digest does not agree')
+            check_tensors(PstBln(description.network, quiet=True), file.tensors)
+        file.check_digest()
     except (ValueError, TypeError) as error:
         raise ModelFileError(f'{path}: {error}') from error
     network = PstBln(description.network, quiet=True)
-    network.load_state_dict(tensors)
+    network.load_state_dict(file.tensors)
     return LoadedModel(network.to(device).eval(), description)
-
-
-def digest(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
-    """Return the SHA-256 of a file's whole content, in hexadecimal digits: it finds damage.
-
-    metadata: without the digest itself. It proves nothing of who made the file.
-    """
-    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        total.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # (values,) -> (bytes,)
-    return total.hexdigest()
-
-
-def check_model_path(path: Path) -> None:
-    """Raise ModelFileError if there is no file, or one that is too large for a model."""
-    if not path.is_file():
-        raise ModelFileError(f'model file {path} does not exist')
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ModelFileError(
-            f'{path} is no model file: it has {size} bytes, at most {MAX_FILE_BYTES} are read'
-        )
 
 
 def description_to_metadata(description: ModelDescription) -> dict[str, str]:
@@ -234,29 +191,21 @@ def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
     architecture = values.pop('architecture', None)
     if architecture != ARCHITECTURE:
         raise ValueError(f'architecture is {architecture!r}, this program reads {ARCHITECTURE!r}')
-    values = _checked_fields('the metadata', ModelDescription, values)
-    network = _checked_fields("'network'", PstBlnConfig, values['network'])
+    values = checked_fields('the metadata', ModelDescription, values)
+    network = checked_fields("'network'", PstBlnConfig, values['network'])
     for name in ('channels', 'strides'):
-        network[name] = _tuple_of(f'network.{name}', network[name], int)
+        network[name] = tuple_of(f'network.{name}', network[name], int)
     values['network'] = PstBlnConfig(**network)
     _check_sizes(values['network'])
     if values['frame_rate'] > MAX_FRAME_RATE:
         raise ValueError(f'frame_rate is {values["frame_rate"]}, the largest is {MAX_FRAME_RATE}')
-    pairs = _tuple_of('edge_list', values['edge_list'], list)
-    values['edge_list'] = tuple(_tuple_of('an edge of edge_list', pair, int) for pair in pairs)
+    pairs = tuple_of('edge_list', values['edge_list'], list)
+    values['edge_list'] = tuple(tuple_of('an edge of edge_list', pair, int) for pair in pairs)
     if wrong := [pair for pair in values['edge_list'] if len(pair) != 2]:
         raise ValueError(f'edge_list must hold pairs of landmarks, not {wrong[0]}')
-    values['classes'] = _tuple_of('classes', values['classes'], str)
-    _typed('training', values['training'], dict)
+    values['classes'] = tuple_of('classes', values['classes'], str)
+    typed('training', values['training'], dict)
     return ModelDescription(**values)
-
-
-def read_json(name: str, text: str) -> Any:
-    """Read the JSON text of a field of the metadata; ValueError naming the field if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'field {name!r} is no JSON: {error}') from error
 
 
 def _check_sizes(config: PstBlnConfig) -> None:
@@ -274,59 +223,3 @@ def _check_sizes(config: PstBlnConfig) -> None:
             f'network remembers {values} numbers for each sample of a face, at most '
             f'{MAX_STATE_VALUES} are allowed'
         )
-
-
-def _checked_fields(where: str, kind: type, values: Any) -> dict[str, Any]:
-    """Return the fields that a dataclass has, of the right types where these are plain."""
-    known = {item.name: item.type for item in fields(kind)}
-    checked = dict(_typed(where, values, dict))
-    given = set(checked)
-    if unknown := given - known.keys():
-        raise ValueError(f'{where} has unknown fields: {", ".join(sorted(unknown))}')
-    if missing := known.keys() - given:
-        raise ValueError(f'{where} lacks fields: {", ".join(sorted(missing))}')
-    for name, expected in known.items():
-        if expected is float:
-            checked[name] = _finite(name, _typed(name, checked[name], (int, float)))
-        elif expected in (int, str, bool):
-            _typed(name, checked[name], expected)
-    return checked
-
-
-def _finite(name: str, value: int | float) -> float:
-    try:
-        number = float(value)
-    except OverflowError as error:
-        raise ValueError(f'{name} is too large') from error
-    if not math.isfinite(number):
-        raise ValueError(f'{name} must be finite, not {number}')
-    return number
-
-
-def _typed(name: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = ' or '.join(item.__name__ for item in kinds)
-        raise ValueError(f'{name} must be {wanted}, not {value!r}')
-    return value
-
-
-def _tuple_of(name: str, values: Any, kind: type) -> tuple[Any, ...]:
-    return tuple(_typed(name, value, kind) for value in _typed(name, values, list))
-
-
-def check_tensors(network: PstBln, tensors: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError naming the tensors if they are not exactly the network's, and finite."""
-    expected = network.state_dict()
-    if missing := expected.keys() - tensors.keys():
-        raise ValueError(f'tensors are missing: {", ".join(sorted(missing))}')
-    if extra := tensors.keys() - expected.keys():
-        raise ValueError(f'tensors are unknown: {", ".join(sorted(extra))}')
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-            raise ValueError(
-                f'tensor {name} is {tensor.dtype} {tuple(tensor.shape)}, '
-                f'it must be {expected[name].dtype} {tuple(expected[name].shape)}'
-            )
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f'tensor {name} is not finite')

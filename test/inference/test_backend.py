@@ -18,7 +18,8 @@ from fer_perception.inference.backend import (
     cpu_has_bf16,
     open_backend,
 )
-from fer_perception.models.model_file import LoadedModel, ModelFileError, save_model
+from fer_perception.models.model_file import LoadedModel, save_model
+from fer_perception.models.tensor_file import ModelFileError
 
 
 def loaded(**changes: Any) -> LoadedModel:

@@ -19,8 +19,9 @@ from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
 from fer_perception.models.dropout import MASK_KINDS, mask_shape
-from fer_perception.models.model_file import ModelDescription, ModelFileError
+from fer_perception.models.model_file import ModelDescription
 from fer_perception.models.pst_bln import PstBln
+from fer_perception.models.tensor_file import ModelFileError
 from fer_training.onnx_export import export_onnx
 
 onnx: Any = pytest.importorskip('onnx', reason='ONNX models need the extra [onnx]')

@@ -32,8 +32,9 @@ from fer_perception.inference.onnx_streaming import (
 )
 from fer_perception.inference.streaming import TorchStreamingPstBln
 from fer_perception.models.dropout import MASK_KINDS
-from fer_perception.models.model_file import ModelDescription, ModelFileError
+from fer_perception.models.model_file import ModelDescription
 from fer_perception.models.pst_bln import PstBln
+from fer_perception.models.tensor_file import ModelFileError
 from fer_training.onnx_export import export_onnx
 from fer_training.onnx_step_export import (
     export_step_network,

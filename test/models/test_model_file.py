@@ -24,12 +24,12 @@ from fer_perception.models.dropout import MASK_KINDS
 from fer_perception.models.model_file import (
     LoadedModel,
     ModelDescription,
-    ModelFileError,
     description_from_metadata,
     description_to_metadata,
     load_model,
     save_model,
 )
+from fer_perception.models.tensor_file import ModelFileError
 
 Change = Callable[[dict[str, torch.Tensor], dict[str, str]], Any]
 
@@ -198,7 +198,8 @@ def test_a_file_that_is_too_large_is_not_read(saved: Path, tmp_path: Path) -> No
 MEMORY_OF_LOADING = """
 import re, sys
 from pathlib import Path
-from fer_perception.models.model_file import ModelFileError, load_model
+from fer_perception.models.model_file import load_model
+from fer_perception.models.tensor_file import ModelFileError
 
 def most_memory():
     return int(re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])

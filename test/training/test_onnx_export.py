@@ -17,8 +17,9 @@ from safetensors import safe_open
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
 from fer_perception.models.dropout import MASK_KINDS, SHARED_AXIS
-from fer_perception.models.model_file import DIGEST, ModelDescription, load_model, save_model
+from fer_perception.models.model_file import ModelDescription, load_model, save_model
 from fer_perception.models.pst_bln import PstBln
+from fer_perception.models.tensor_file import DIGEST
 from fer_training.cli import main
 from fer_training.commands import export as export_command
 from fer_training.onnx_export import MaskedPstBln, export_onnx, largest_difference

@@ -16,8 +16,9 @@ from safetensors import safe_open
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.onnx_clips import STEP_NETWORK
 from fer_perception.inference.onnx_streaming import OnnxStreamingPstBln
-from fer_perception.models.model_file import DIGEST, ModelDescription, load_model, save_model
+from fer_perception.models.model_file import ModelDescription, load_model, save_model
 from fer_perception.models.pst_bln import PstBln
+from fer_perception.models.tensor_file import DIGEST
 from fer_training.cli import main
 from fer_training.commands import export as export_command
 from fer_training.onnx_step_export import export_step_network, largest_step_difference
