@@ -21,14 +21,17 @@ class Uncertainty:
     mc_samples: int  # S
 
 
-def measure_uncertainty(samples: np.ndarray) -> Uncertainty:
+def measure_uncertainty(
+    samples: np.ndarray, *, weights: np.ndarray | None = None
+) -> Uncertainty:
     """Measure what Monte Carlo samples agree on and how far they spread.
 
-    samples: (S, ..., C) class probabilities, each row summing to 1. The mean is that of the
+    samples: (S, ..., C) class probabilities, each row summing to 1; weights: (S,) of the samples,
+    summing to 1, where they do not count alike (members of an ensemble). The mean is that of the
     softmax outputs (not the softmax of mean logits); standard deviations are those of the S
     samples (divisor S). Mutual information is the part of the predictive entropy that comes from
     disagreement between the samples (Gal, "Uncertainty in Deep Learning", 2016, section 3.3).
-    Raises ValueError if the samples are no probabilities.
+    Raises ValueError if the samples are no probabilities, or the weights none of a mean.
     """
     if samples.ndim < 2 or not len(samples):
         raise ValueError(f'samples must have the shape (S, ..., C), not {samples.shape}')
@@ -37,12 +40,19 @@ def measure_uncertainty(samples: np.ndarray) -> Uncertainty:
         raise ValueError('samples must be probabilities, but some are negative or not finite')
     if not np.allclose(samples.sum(-1), 1.0, atol=1e-4):
         raise ValueError('samples must be probabilities, but some rows do not sum to 1')
-    mean = samples.mean(0)
+    if weights is None:
+        weights = np.full(len(samples), 1.0 / len(samples))
+    elif weights.shape != (len(samples),) or not (weights >= 0).all():
+        raise ValueError(f'weights must be {len(samples)} numbers of 0 or more, not {weights}')
+    elif not np.isclose(weights.sum(), 1.0, atol=1e-4):
+        raise ValueError(f'weights must sum to 1, not {weights.sum()}')
+    weights = weights.astype(np.float64)
+    mean = np.tensordot(weights, samples, 1)  # (..., C)
     predictive_entropy = entropy(mean)
-    expected_entropy = entropy(samples).mean(0)
+    expected_entropy = np.tensordot(weights, entropy(samples), 1)
     return Uncertainty(
         probabilities=mean,
-        standard_deviations=samples.std(0),
+        standard_deviations=np.sqrt(np.tensordot(weights, (samples - mean) ** 2, 1)),
         predictive_entropy=predictive_entropy,
         expected_entropy=expected_entropy,
         mutual_information=np.maximum(predictive_entropy - expected_entropy, 0.0),

@@ -76,3 +76,23 @@ def test_entropy_of_certainty_is_zero() -> None:
 def test_what_are_no_probabilities_is_refused(samples: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         measure_uncertainty(samples)
+
+
+@given(raw_samples, st.integers(0, 2**32 - 1))
+def test_weights_count_like_repeated_samples(raw: np.ndarray, seed: int) -> None:
+    samples = raw / raw.sum(-1, keepdims=True)
+    counts = np.random.default_rng(seed).integers(1, 5, len(samples))
+    weighted = measure_uncertainty(samples, weights=counts / counts.sum())
+    repeated = measure_uncertainty(np.repeat(samples, counts, 0))
+    for name in ('probabilities', 'standard_deviations', 'predictive_entropy',
+                 'expected_entropy', 'mutual_information'):
+        np.testing.assert_allclose(
+            getattr(weighted, name), getattr(repeated, name), atol=1e-6, err_msg=name
+        )
+    assert weighted.mc_samples == len(samples)
+
+
+@pytest.mark.parametrize('weights', [[1.0], [0.7, 0.7], [1.5, -0.5], [np.nan, 1.0]])
+def test_weights_of_no_mean_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match='weights must'):
+        measure_uncertainty(np.full((2, 3), 1 / 3), weights=np.array(weights))
