@@ -118,7 +118,7 @@ class ImageStatistics:
     def summary(self) -> str:
         """Say in one line what became of all images."""
         with self._lock:
-            counts = [f'{count} with a bad {kind}' for kind, count in self._faults.items()]
+            counts = [f'{count} left out ({kind})' for kind, count in self._faults.items()]
             return ', '.join(
                 [f'{self._processed} images processed', *counts]
                 + [f'{self._dropped} dropped for newer ones']
