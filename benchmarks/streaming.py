@@ -35,9 +35,9 @@ from fer_perception.inference.row_product import RandomMask
 from fer_perception.inference.row_product import description as row_product_description
 from fer_perception.inference.stream import StreamingNetwork
 from fer_perception.inference.streaming import TorchStreamingPstBln
-from fer_perception.models.model_file import LoadedModel, ModelDescription
+from fer_perception.models.model_file import LoadedModel, ModelDescription, load_model
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
-from fer_perception.pipeline import shipped_model
+from fer_perception.pipeline import SHIPPED_FILE
 
 CHANNELS = (15, 10, 15, 5, 5, 10)  # a topology that the paper grew
 CLASSES = tuple(f'class {index}' for index in range(7))
@@ -302,7 +302,7 @@ def main() -> int:
                     frames=window,
                 )
             )
-    shipped = shipped_model(device='cpu')
+    shipped = load_model(SHIPPED_FILE)
     tables.append(
         table(
             options,

@@ -16,6 +16,7 @@ except ImportError:  # it is in the distributions, not among the PyPI wheels
     diagnostic_updater = None
 
 PERIOD_S = 1.0
+HARDWARE_ID = 'camera'  # what the node's state depends on
 
 
 class NodeDiagnostics:
@@ -25,15 +26,14 @@ class NodeDiagnostics:
     By diagnostic_updater where it is installed, with its parameters; else by a timer.
     """
 
-    def __init__(self, node: Node, assess: Callable[[], Health], *, hardware_id: str) -> None:
+    def __init__(self, node: Node, assess: Callable[[], Health]) -> None:
         self._node = node
         self._assess = assess
-        self._hardware_id = hardware_id
         # diagnostic_updater puts the node's name before it, which is that of any camera's node.
         self._task = f'expressions of {node.get_fully_qualified_name()}'
         if diagnostic_updater is not None:
             self._updater = diagnostic_updater.Updater(node, PERIOD_S)
-            self._updater.setHardwareID(hardware_id)
+            self._updater.setHardwareID(HARDWARE_ID)
             self._updater.add(self._task, self._fill)
             return
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 1)
@@ -43,7 +43,7 @@ class NodeDiagnostics:
     def _publish(self) -> None:
         name = f'{self._node.get_name()}: {self._task}'
         status = self._fill(DiagnosticStatus(name=name))
-        status.hardware_id = self._hardware_id
+        status.hardware_id = HARDWARE_ID
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)

@@ -33,7 +33,6 @@ from fer_perception.images import ImageError, compressed_to_bgr, to_bgr
 from fer_perception.landmark_frames import LandmarkFrame
 from fer_perception.mailbox import Mailbox
 from fer_perception.messages import stamp_ns
-from fer_perception.models.pst_bln import PstBln
 from fer_perception.node_outputs import NodeOutputs
 from fer_perception.node_parameters import (
     PARAMETERS,
@@ -84,7 +83,7 @@ class FerNode(LifecycleNode):
         self.statistics = ImageStatistics(now_s=time.monotonic())
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(Trigger, '~/reset', self._on_reset)
-        self._diagnostics = NodeDiagnostics(self, self._assess, hardware_id='camera')
+        self._diagnostics = NodeDiagnostics(self, self._assess)
         self.create_timer(
             WATCH_PERIOD_S, self._watch_images, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
@@ -135,9 +134,8 @@ class FerNode(LifecycleNode):
             self._subscribe()
         self.get_logger().info(
             (f'reading faces on {self._images.topic}' if self._images else 'paused')
-            + f'; {PstBln(self._pipeline.network.config, quiet=True).parameter_summary()}; '
-            f'{self._value("mc_samples")} Monte Carlo samples by '
-            f'{self._pipeline.network.description}'
+            + f'; {self._value("mc_samples")} Monte Carlo samples by '
+            f'{self._pipeline.recognizer.reader.description}'
         )
         return super().on_activate(state)
 
@@ -270,10 +268,11 @@ class FerNode(LifecycleNode):
 
     def _apply_rule(self, values: dict[str, float]) -> None:
         assert self._pipeline is not None
+        recognizer = self._pipeline.recognizer
         if values['abstention_threshold'] < 0.0:
-            values['abstention_threshold'] = self._pipeline.description.abstention_threshold
-        rule = replace(self._pipeline.description.rule, **values)
-        self._pipeline.recognizer.rule = rule  # one assignment: the worker sees the old or the new
+            values['abstention_threshold'] = recognizer.reader.rule.abstention_threshold
+        rule = replace(recognizer.reader.rule, **values)
+        recognizer.rule = rule  # one assignment: the worker sees the old or the new
 
     def _on_image(self, message: Any) -> None:
         age_ms = (self.get_clock().now().nanoseconds - stamp_ns(message.header)) * 1e-6
@@ -287,7 +286,8 @@ class FerNode(LifecycleNode):
         while (message := self._mailbox.take()) is not None:
             try:
                 with self._pipeline_lock:
-                    self._process(message)
+                    if self._images is not None:  # else it was taken before the node was paused
+                        self._process(message)
             except StampError as error:
                 self._complain('stamp', f'image left out: {error}')
             except ImageError as error:
@@ -334,7 +334,7 @@ class FerNode(LifecycleNode):
         images = self._images
         if images is None:
             return
-        silence_s = self.statistics.report(time.monotonic()).silence_s
+        silence_s = self.statistics.silence_s(time.monotonic())
         if silence_s > SILENCE_S:
             self.get_logger().warning(
                 f'no image on {images.topic} for {silence_s:.0f} s: '
@@ -350,7 +350,9 @@ class FerNode(LifecycleNode):
         left_out: Counter[str] = Counter()
         if self._pipeline is not None:
             setting['model'] = self._value('model') or 'the one in the package'
-            setting['network'] = self._pipeline.network.description
+            if image_model := self._value('image_model'):
+                setting['image model'] = image_model
+            setting['network'] = self._pipeline.recognizer.reader.description
         if self._outputs is not None:
             left_out += self._outputs.left_out
         if self._images is not None:

@@ -94,6 +94,11 @@ class ImageStatistics:
             self._recent_faults.events.append((now_s, 0.0))
             return self._faults[kind]
 
+    def silence_s(self, now_s: float) -> float:
+        """Return the seconds since the last image came, or since images were waited for."""
+        with self._lock:
+            return now_s - self._last_image_s
+
     def report(self, now_s: float) -> ImageReport:
         """Return the figures of now."""
         with self._lock:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from fer_perception.faces.tracker import FaceTrackerConfig
 from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
-from fer_perception.pipeline import PipelineConfig
+from fer_perception.inference.image_reader import MOST_VIEWS
+from fer_perception.pipeline import LANDMARK_RECOGNIZER, RECOGNIZERS, PipelineConfig
 from fer_perception.uncertainty.estimate import DecisionRule
 
 TRANSPORTS = ('raw', 'compressed')
@@ -37,10 +38,32 @@ PARAMETERS: dict[str, NodeParameter] = {
         'unconfigured for a lifecycle manager.',
         read='start',
     ),
+    'recognizer': NodeParameter(
+        default=LANDMARK_RECOGNIZER,
+        description='What reads the faces: pst_bln their landmarks, fused both these and the '
+        'images, the others the images.',
+        choices=RECOGNIZERS,
+    ),
     'model': NodeParameter(
         default='',
-        description='Model file (.safetensors), or its streaming ONNX; empty: the one in the '
+        description='Model file of pst_bln (.safetensors), or its streaming ONNX; empty: the one '
+        'in the package.',
+    ),
+    'image_model': NodeParameter(
+        default='',
+        description='Model file of an image recogniser (.safetensors); none comes with the '
         'package.',
+    ),
+    'image_weight': NodeParameter(
+        default=PipelineConfig.image_weight,
+        description='Share of the image recogniser in the answer of fused.',
+        span=(0.0, 1.0),
+    ),
+    'image_views': NodeParameter(
+        default=PipelineConfig.image_views,
+        description='How often an image recogniser reads every face; 2: mirrored as well, which '
+        'costs twice the time.',
+        span=(1, MOST_VIEWS),
     ),
     'landmark_model': NodeParameter(
         default='',
@@ -175,7 +198,11 @@ def pipeline_config(values: Mapping[str, Any]) -> PipelineConfig:
         return Path(values[name]).expanduser() if values[name] else None
 
     return PipelineConfig(
+        recognizer=values['recognizer'],
         model=path('model'),
+        image_model=path('image_model'),
+        image_weight=values['image_weight'],
+        image_views=values['image_views'],
         landmark_model=path('landmark_model'),
         device=values['device'],
         backend=values['backend'],

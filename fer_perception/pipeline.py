@@ -4,13 +4,13 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from fer_perception import models
 from fer_perception.assets import asset_path
 from fer_perception.faces.detector import FaceDetector
 from fer_perception.faces.face import Face
@@ -20,19 +20,32 @@ from fer_perception.faces.place import FacePlace
 from fer_perception.faces.tracker import FaceTracker, FaceTrackerConfig
 from fer_perception.graph.landmarks import check_landmarks
 from fer_perception.inference.backend import BackendConfig, open_backend
+from fer_perception.inference.face_reader import FaceReader
+from fer_perception.inference.fused_reader import FusedReader
+from fer_perception.inference.image_reader import ImageReader
+from fer_perception.inference.landmark_reader import LandmarkReader
 from fer_perception.inference.recognizer import ExpressionRecognizer
-from fer_perception.models.model_file import LoadedModel, load_model
+from fer_perception.models.image_architectures import IMAGE_ARCHITECTURES
+from fer_perception.models.image_model_file import load_image_model
 from fer_perception.results import FaceResult, FrameResult
 from fer_perception.uncertainty.estimate import ExpressionEstimate
 
-SHIPPED_MODEL = 'pst_bln_7.safetensors'  # seven classes; in fer_perception/models
+# The model that comes with the package, of seven classes.
+SHIPPED_FILE = Path(models.__file__).with_name('pst_bln_7.safetensors')
+LANDMARK_RECOGNIZER = 'pst_bln'
+FUSED_RECOGNIZER = 'fused'
+RECOGNIZERS = (LANDMARK_RECOGNIZER, *IMAGE_ARCHITECTURES, FUSED_RECOGNIZER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
     """Set up the whole way from image to expression."""
 
-    model: Path | None = None  # model or ONNX file; None: the one in the package
+    recognizer: str = LANDMARK_RECOGNIZER  # one of RECOGNIZERS; 'fused' is two of them
+    model: Path | None = None  # model or ONNX file of PST-BLN; None: the one in the package
+    image_model: Path | None = None  # model file of an image recogniser
+    image_weight: float = 0.5  # share of the image recogniser in the fused answer, 0 to 1
+    image_views: int = 1  # of every face by an image recogniser; 2 reads it mirrored as well
     landmark_model: Path | None = None  # dlib's 68 landmarks; None: $FER_LANDMARK_MODEL or cache
     backend: str = 'auto'  # of the network, see BackendConfig
     device: str = 'auto'  # 'auto' takes CUDA if there, else the CPU
@@ -45,6 +58,18 @@ class PipelineConfig:
     deterministic_ids: bool = False  # count the face ids up instead of drawing them
     seed: int | None = None  # of the dropout masks; None: another one each time
     threads: int = 1  # of PyTorch and the landmark fits; more only pay where cores stand idle
+
+    @property
+    def landmark_file(self) -> Path | None:
+        """The model file that reads landmarks; None where none does."""
+        if self.recognizer not in (LANDMARK_RECOGNIZER, FUSED_RECOGNIZER):
+            return None
+        return SHIPPED_FILE if self.model is None else self.model
+
+    @property
+    def image_file(self) -> Path | None:
+        """The model file that reads images; None where none does, or none was said."""
+        return None if self.recognizer == LANDMARK_RECOGNIZER else self.image_model
 
 
 class Pipeline:
@@ -60,20 +85,7 @@ class Pipeline:
         fer_perception.assets.AssetError with a line that says what to do.
         """
         torch.set_num_threads(config.threads)
-        self.network, self.description = open_backend(
-            shipped_model(device='cpu') if config.model is None else config.model,
-            BackendConfig(
-                backend=config.backend,
-                device=config.device,
-                precision=config.precision,
-                samples=config.mc_samples,
-                threads=config.threads,
-                seed=config.seed,
-            ),
-        )
-        self._recognizer = ExpressionRecognizer(
-            self.network, self.description, deadline_ms=config.deadline_ms
-        )
+        self._recognizer = ExpressionRecognizer(open_reader(config))
         self._tracker = _tracker(config) if config.finds_faces else None
         self._estimates: dict[str, ExpressionEstimate] = {}
 
@@ -98,7 +110,8 @@ class Pipeline:
         faces = self._tracker.update(grey, stamp_ns * 1e-9)
         height, width = image.shape[:2]
         return self._read(
-            faces, stamp_ns, (width, height), tracked=self._tracker.tracked_ids, started=started
+            faces, stamp_ns, (width, height), tracked=self._tracker.tracked_ids, started=started,
+            image=image,
         )
 
     def read(
@@ -137,6 +150,7 @@ class Pipeline:
         *,
         tracked: Collection[str],
         started: float,
+        image: np.ndarray | None = None,
     ) -> FrameResult:
         """Read faces; started: when work on their image began, by the performance counter."""
         self._recognizer.keep_only(tracked)
@@ -145,6 +159,7 @@ class Pipeline:
         updates = self._recognizer.update(
             {face.face_id: face.landmarks for face in faces},
             stamp_ns * 1e-9,
+            image=image,
             elapsed_ms=(time.perf_counter() - started) * 1e3,
         )
         self._estimates.update(updates)
@@ -185,8 +200,62 @@ def _tracker(config: PipelineConfig) -> FaceTracker:
     )
 
 
-def shipped_model(*, device: str) -> LoadedModel:
-    """Load the model that comes with the package."""
-    file = resources.files('fer_perception.models').joinpath(SHIPPED_MODEL)
-    with resources.as_file(file) as path:
-        return load_model(path, device=device)
+def open_reader(config: PipelineConfig) -> FaceReader:
+    """Load the models that read faces.
+
+    Raises FileNotFoundError, ImportError or ValueError (ModelFileError for a model file) with a
+    line that says what to do.
+    """
+    recognizer = config.recognizer
+    if recognizer not in RECOGNIZERS:
+        raise ValueError(f'recognizer must be {", ".join(RECOGNIZERS)}, not {recognizer!r}')
+    if recognizer != LANDMARK_RECOGNIZER and not config.finds_faces:
+        raise ValueError(
+            f'recognizer {recognizer!r} reads images, but only landmarks are given '
+            f'(hri_mode attached): use {LANDMARK_RECOGNIZER!r}'
+        )
+    if recognizer == LANDMARK_RECOGNIZER:
+        return _landmark_reader(config)
+    if recognizer == FUSED_RECOGNIZER:
+        return FusedReader(
+            _landmark_reader(config), _image_reader(config), image_weight=config.image_weight
+        )
+    return _image_reader(config)
+
+
+def _landmark_reader(config: PipelineConfig) -> LandmarkReader:
+    assert config.landmark_file is not None
+    network, model = open_backend(
+        config.landmark_file,
+        BackendConfig(
+            backend=config.backend,
+            device=config.device,
+            precision=config.precision,
+            samples=config.mc_samples,
+            threads=config.threads,
+            seed=config.seed,
+        ),
+    )
+    return LandmarkReader(network, model, deadline_ms=config.deadline_ms)
+
+
+def _image_reader(config: PipelineConfig) -> ImageReader:
+    if config.image_file is None:
+        raise ValueError(
+            f'recognizer {config.recognizer!r} needs image_model, a file made by fer_train fit: '
+            'none comes with the package'
+        )
+    model = load_image_model(config.image_file)
+    found = model.description.architecture
+    if config.recognizer not in (found, FUSED_RECOGNIZER):
+        raise ValueError(
+            f'recognizer is {config.recognizer!r}, but {config.image_file} is of {found!r}'
+        )
+    return ImageReader(
+        model,
+        device=config.device,
+        samples=config.mc_samples,
+        views=config.image_views,
+        seed=config.seed,
+        deadline_ms=config.deadline_ms,
+    )

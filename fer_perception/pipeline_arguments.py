@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from fer_perception.inference.backend import BACKENDS, DEVICES, PRECISIONS
-from fer_perception.pipeline import PipelineConfig
+from fer_perception.pipeline import RECOGNIZERS, PipelineConfig
 
 # Name in PipelineConfig: what argparse needs to know. Those not given keep the default there.
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    'model': {'type': Path, 'help': 'model file, or its streaming ONNX (the one in the package)'},
+    'recognizer': {'choices': RECOGNIZERS},
+    'model': {
+        'type': Path, 'help': 'model file of pst_bln, or its streaming ONNX (that in the package)',
+    },
+    'image_model': {'type': Path, 'help': 'model file of an image recogniser'},
+    'image_weight': {'type': float, 'help': 'of the image recogniser in fused, 0 to 1 (0.5)'},
+    'image_views': {'type': int, 'help': 'of every face by an image recogniser, 1 or 2 (1)'},
     'landmark_model': {'type': Path, 'help': "dlib's 68-landmark model"},
     'backend': {'choices': BACKENDS},
     'device': {'choices': DEVICES},

@@ -18,7 +18,9 @@ from launch_ros.substitutions import FindPackageShare
 OVERRIDES = {
     'autostart': bool,
     'image_transport': str,
+    'recognizer': str,
     'model': str,
+    'image_model': str,
     'device': str,
     'hri_mode': str,
     'use_sim_time': bool,
@@ -78,9 +80,23 @@ def generate_launch_description() -> LaunchDescription:
                 description='Parameters file of the node.',
             ),
             DeclareLaunchArgument(
+                'recognizer',
+                default_value='',
+                choices=['', 'pst_bln', 'fer_gcn', 'part_ensemble', 'abaw_ensemble', 'fused'],
+                description='What reads the faces: their landmarks, their images (needs '
+                'image_model) or both; without a value as in params_file.',
+            ),
+            DeclareLaunchArgument(
                 'model',
                 default_value='',
-                description='Model file (.safetensors); without a value as in params_file.',
+                description='Model file of pst_bln (.safetensors); without a value as in '
+                'params_file.',
+            ),
+            DeclareLaunchArgument(
+                'image_model',
+                default_value='',
+                description='Model file of an image recogniser (.safetensors); without a value '
+                'as in params_file.',
             ),
             DeclareLaunchArgument(
                 'device',

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import settings
 
 from fer_perception.assets import AssetError, asset_path
-from fer_perception.models.model_file import LoadedModel
-from fer_perception.pipeline import shipped_model as load_shipped_model
+from fer_perception.models.model_file import LoadedModel, load_model
+from fer_perception.pipeline import SHIPPED_FILE
 
 # Tests do not time things: a busy machine must not fail them.
 settings.register_profile('untimed', deadline=None)
@@ -67,4 +67,4 @@ def shared_data() -> Path:
 @pytest.fixture(scope='session')
 def shipped_model() -> LoadedModel:
     """Return the model of the package."""
-    return load_shipped_model(device='cpu')
+    return load_model(SHIPPED_FILE)

@@ -4,15 +4,13 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from fer_perception.evaluation.labelled_recording import LabelledRecording
 from fer_perception.evaluation.labels import read_labels
 from fer_perception.evaluation.observations import ObservationCollector
 from fer_perception.evaluation.recording_files import RecordingFile
-from fer_perception.inference.backend import BackendConfig, open_backend
-from fer_perception.pipeline import SHIPPED_MODEL, Pipeline, PipelineConfig, shipped_model
+from fer_perception.pipeline import Pipeline, PipelineConfig, open_reader
 from fer_perception.records import expression_records
 from fer_perception.sources import BagSource, Source, SourceFrame, open_source
 
@@ -36,7 +34,7 @@ class OfflineReader:
         with open_source(file.source, topic=self.topic) as source:
             pipeline = Pipeline(self.config)
             try:
-                labels.check_classes(pipeline.description.classes)
+                labels.check_classes(pipeline.recognizer.labels)
                 for frame in progress(source):
                     result = pipeline.process(frame.image, frame.stamp_ns)
                     collector.add(frame.stamp_ns, expression_records(result))
@@ -56,31 +54,20 @@ def describe_model(config: PipelineConfig) -> dict[str, Any]:
 
     Raises what Pipeline raises for a model that cannot be loaded.
     """
-    network, description = open_backend(
-        shipped_model(device='cpu') if config.model is None else config.model,
-        BackendConfig(
-            backend=config.backend,
-            device=config.device,
-            precision=config.precision,
-            samples=config.mc_samples,
-            threads=config.threads,
-            seed=config.seed,
-        ),
-    )
-    if config.model is None:
-        content = resources.files('fer_perception.models').joinpath(SHIPPED_MODEL).read_bytes()
-    else:
-        content = config.model.read_bytes()
-    rule = description.rule
+    reader = open_reader(config)
+    description: dict[str, Any] = {'recognizer': config.recognizer}
+    for name, file in (('model', config.landmark_file), ('image_model', config.image_file)):
+        if file is not None:
+            description[name] = file.name
+            description[f'{name}_sha256'] = hashlib.sha256(file.read_bytes()).hexdigest()
     return {
-        'model': SHIPPED_MODEL if config.model is None else config.model.name,
-        'model_sha256': hashlib.sha256(content).hexdigest(),
-        'classes': list(description.classes),
-        'network': network.description,
+        **description,
+        'classes': list(reader.labels),
+        'network': reader.description,
         'mc_samples': config.mc_samples,
         'seed': config.seed,
-        'warm_up_s': rule.warm_up_s,
-        'abstention_threshold': rule.abstention_threshold,
-        'confidence_margin': rule.confidence_margin,
-        'confidence_hold_s': rule.confidence_hold_s,
+        'warm_up_s': reader.rule.warm_up_s,
+        'abstention_threshold': reader.rule.abstention_threshold,
+        'confidence_margin': reader.rule.confidence_margin,
+        'confidence_hold_s': reader.rule.confidence_hold_s,
     }

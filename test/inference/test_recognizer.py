@@ -15,6 +15,7 @@ from models_made import description_of, small_network
 from fer_perception.graph.baseline import Baseline
 from fer_perception.graph.edges import edge_vectors
 from fer_perception.graph.normalization import normalize_landmarks
+from fer_perception.inference.landmark_reader import LandmarkReader
 from fer_perception.inference.monte_carlo import MonteCarloDropout
 from fer_perception.inference.recognizer import ExpressionRecognizer
 from fer_perception.inference.sample_budget import LEAST_SAMPLES
@@ -29,10 +30,16 @@ def model(**changes: Any) -> LoadedModel:
 
 
 def recognizer_of(
-    loaded: LoadedModel, *, mc_samples: int, seed: int | None = None, **settings: Any
+    loaded: LoadedModel,
+    *,
+    mc_samples: int,
+    seed: int | None = None,
+    deadline_ms: float = 0.0,
+    rule: DecisionRule | None = None,
 ) -> ExpressionRecognizer:
     network = TorchStreamingPstBln(loaded.network, samples=mc_samples, seed=seed)
-    return ExpressionRecognizer(network, loaded.description, **settings)
+    reader = LandmarkReader(network, loaded.description, deadline_ms=deadline_ms)
+    return ExpressionRecognizer(reader, rule=rule)
 
 
 def read(

@@ -23,9 +23,8 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from fer_perception.images import MAX_PIXELS  # noqa: E402
 from fer_perception.messages import header_message, ros_message, stamp_ns  # noqa: E402
-from fer_perception.pipeline import SHIPPED_MODEL, Pipeline  # noqa: E402
+from fer_perception.pipeline import SHIPPED_FILE, Pipeline  # noqa: E402
 
-MODELS = Path(__file__).parents[2] / 'fer_perception' / 'models'
 SECOND_NS = 1_000_000_000
 
 
@@ -267,7 +266,7 @@ def test_a_face_that_cannot_be_read_costs_no_other_face_its_track(
 
 
 def spoiled_model(kind: str, path: Path) -> None:
-    content = bytearray((MODELS / SHIPPED_MODEL).read_bytes())
+    content = bytearray(SHIPPED_FILE.read_bytes())
     if kind == 'pickle in disguise':
         torch.save({'weights': torch.zeros(3)}, path)
         return
