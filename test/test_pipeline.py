@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from image_models_made import SMALL, small_image_model
 
 from fer_perception.drawing import draw_result
-from fer_perception.pipeline import Pipeline, PipelineConfig
+from fer_perception.models.image_model_file import save_image_model
+from fer_perception.pipeline import Pipeline, PipelineConfig, open_reader
 from fer_perception.records import ExpressionRecord, expression_records, region_of_interest
 from fer_perception.results import FrameResult
 from fer_perception.sources import open_source
@@ -252,3 +254,72 @@ def test_timeline_is_drawn_for_every_face(
     assert image is not None and image.std() > 10
     with pytest.raises(ValueError, match='no expressions'):
         draw_timeline([], tmp_path / 'none.png')
+
+
+@pytest.fixture(scope='module')
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Save a small model of every image recogniser."""
+    folder = tmp_path_factory.mktemp('image_models')
+    files = {}
+    for architecture in SMALL:
+        model = small_image_model(architecture)
+        files[architecture] = folder / f'{architecture}.safetensors'
+        save_image_model(files[architecture], model.network, model.description)
+    return files
+
+
+@pytest.mark.parametrize('architecture', SMALL)
+def test_images_are_read_instead_of_landmarks_or_beside_them(
+    architecture: str,
+    sample_clip: Path,
+    landmark_model_path: Path,
+    image_models: dict[str, Path],
+) -> None:
+    settings = {'mc_samples': 3, 'image_model': image_models[architecture]}
+    by_image, fused, unmixed, by_landmarks = (
+        read_clip(sample_clip, landmark_model_path, recognizer=recognizer, **changes)
+        for recognizer, changes in (
+            (architecture, settings),
+            ('fused', settings),
+            ('fused', {**settings, 'image_weight': 0.0}),
+            ('pst_bln', {'mc_samples': 3}),
+        )
+    )
+    for result in by_image:
+        (face,) = result.faces
+        assert face.estimate is not None
+        assert face.estimate.probabilities.sum() == pytest.approx(1.0, abs=1e-5)
+    assert sum(result.faces[0].updated for result in fused) == len(fused)  # as the landmarks are
+    for one, other in zip(unmixed, by_landmarks, strict=True):
+        here, there = one.faces[0].estimate, other.faces[0].estimate
+        assert here is not None and there is not None
+        np.testing.assert_allclose(here.probabilities, there.probabilities, atol=1e-6)
+    last = [results[-1].faces[0].estimate for results in (by_image, fused, by_landmarks)]
+    assert all(estimate is not None for estimate in last)
+    mixed = (last[0].probabilities + last[2].probabilities) / 2  # type: ignore[union-attr]
+    if by_image[-1].faces[0].updated:
+        np.testing.assert_allclose(
+            last[1].probabilities, mixed, atol=0.05  # type: ignore[union-attr]
+        )
+
+
+@pytest.mark.parametrize(
+    ('settings', 'reason'),
+    [
+        ({'recognizer': 'vgg'}, 'recognizer must be'),
+        ({'recognizer': 'fer_gcn'}, 'needs image_model'),
+        ({'recognizer': 'fused'}, 'needs image_model'),
+        ({'recognizer': 'abaw_ensemble', 'image_model': 'fer_gcn'}, "is of 'fer_gcn'"),
+        ({'recognizer': 'fer_gcn', 'image_model': 'fer_gcn', 'finds_faces': False}, 'attached'),
+        ({'recognizer': 'fused', 'image_model': 'fer_gcn', 'image_weight': 2.0}, 'image_weight'),
+        ({'recognizer': 'fer_gcn', 'image_model': 'fer_gcn', 'image_views': 9}, 'image_views'),
+    ],
+)
+def test_recognisers_that_cannot_be_are_refused_in_one_line(
+    settings: dict[str, object], reason: str, image_models: dict[str, Path]
+) -> None:
+    if 'image_model' in settings:
+        settings = {**settings, 'image_model': image_models[str(settings['image_model'])]}
+    with pytest.raises(ValueError, match=reason) as caught:
+        open_reader(PipelineConfig(**settings))  # type: ignore[arg-type]
+    assert '\n' not in str(caught.value)
