@@ -254,6 +254,7 @@ def _image_reader(config: PipelineConfig) -> ImageReader:
     return ImageReader(
         model,
         device=config.device,
+        precision=config.precision,
         samples=config.mc_samples,
         views=config.image_views,
         seed=config.seed,

@@ -9,6 +9,7 @@ from models_made import CLASSES
 from torch import nn
 
 from fer_perception.faces.crop import FaceCrop, ImageNormalization
+from fer_perception.inference.image_reader import ImageReader
 from fer_perception.models.abaw_ensemble import AbawEnsembleConfig
 from fer_perception.models.fer_gcn import FerGcnConfig
 from fer_perception.models.image_architectures import ImageConfig, build_image_network
@@ -50,3 +51,8 @@ def small_image_model(
             warm_up_s=0.2 if network.frames > 1 else 0.0,
         ),
     )
+
+
+def exact_reader(model: LoadedImageModel, **settings: Any) -> ImageReader:
+    """Make a reader that computes on the CPU in fp32."""
+    return ImageReader(model, device='cpu', precision='fp32', **settings)

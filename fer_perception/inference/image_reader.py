@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads faces by their images: the features of each frame once, the answer over the last few."""
 
+import copy
 from collections import deque
 from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fer_perception.graph.resampling import TrackResampler
-from fer_perception.inference.backend import choose_device
+from fer_perception.inference.backend import (
+    BF16_BOUND,
+    PRECISIONS,
+    choose_device,
+    cpu_has_bf16,
+)
 from fer_perception.inference.face_reader import FaceReader, FaceReading
 from fer_perception.inference.image_samples import draw_samples
 from fer_perception.inference.sample_budget import SampleBudget
 from fer_perception.models.dropout import seeded_generator
 from fer_perception.models.image_model_file import LoadedImageModel
+from fer_perception.models.image_network import ImageNetwork
 
 MOST_VIEWS = 2  # of every frame: as it is, and mirrored
 MOST_GAP_S = 1.0  # after a longer one a face starts anew, as its resampler does
@@ -32,6 +40,7 @@ class ImageReader(FaceReader):
         model: LoadedImageModel,
         *,
         device: str = 'auto',
+        precision: str = 'auto',
         samples: int = 100,
         views: int = 1,
         seed: int | None = None,
@@ -39,9 +48,11 @@ class ImageReader(FaceReader):
     ) -> None:
         """Take a model.
 
+        `precision` is that of the features: 'fp32', 'bf16', or 'auto' for bf16 where the CPU has
+        it and a trial image's probabilities move by at most BF16_BOUND.
         `samples` are the Monte Carlo masks of a network with dropout; `views` of 2 reads every
         frame mirrored as well. Features dominate the time, so no deadline lowers the samples.
-        Raises ValueError for views or a device that are not there.
+        Raises ValueError for views, a precision or a device that are not there.
         """
         super().__init__(
             labels=model.description.classes,
@@ -50,8 +61,16 @@ class ImageReader(FaceReader):
         )
         if not 1 <= views <= MOST_VIEWS:
             raise ValueError(f'image_views must be 1 to {MOST_VIEWS}, not {views}')
+        if precision not in PRECISIONS:
+            raise ValueError(f'precision must be {", ".join(PRECISIONS)}, not {precision!r}')
         self._device = torch.device(choose_device(device))
         self._network = model.network.to(self._device)
+        if precision == 'bf16' and self._device.type != 'cpu':
+            raise ValueError("precision 'bf16' is for the CPU; use 'auto' or 'fp32' with CUDA")
+        if precision == 'auto':
+            has_bf16 = self._device.type == 'cpu' and cpu_has_bf16()
+            precision = 'bf16' if has_bf16 and _bf16_is_good(model) else 'fp32'
+        self._features_of = _FrameFeatures(self._network, precision)
         self._model = model.description
         self._views = views
         self._generator = seeded_generator(seed, device=self._device)
@@ -64,7 +83,8 @@ class ImageReader(FaceReader):
         return (
             f'{self._model.architecture} of {self._network.image_size}x{self._network.image_size} '
             f'pixels, {self._network.frames} frames, {members} member{"s"[: members > 1]}, '
-            f'{self._views} view{"s"[: self._views > 1]}, torch fp32 on {self._device.type}'
+            f'{self._views} view{"s"[: self._views > 1]}, torch {self._features_of.precision} '
+            f'on {self._device.type}'
         )
 
     def update(
@@ -121,7 +141,7 @@ class ImageReader(FaceReader):
         )
         pixels = torch.from_numpy(crops).to(self._device)  # (n, 3, H, W)
         views = torch.stack([pixels, pixels.flip(-1)][: self._views], 1)  # (n, V, 3, H, W)
-        features = self._network.frame_features(views.flatten(0, 1))  # (n * V, F)
+        features = self._features_of(views.flatten(0, 1))  # (n * V, F)
         return features.unflatten(0, (len(faces), self._views))
 
     @torch.inference_mode()
@@ -139,6 +159,36 @@ class ImageReader(FaceReader):
         drawn = samples.unflatten(1, (self._views, n)).transpose(0, 1)  # (V, S, n, C)
         repeated = weights.repeat(self._views) / self._views  # (V * S,)
         return drawn.flatten(0, 1).cpu().numpy(), repeated.cpu().numpy()
+
+
+class _FrameFeatures:
+    """The part of a network that reads each frame, in a precision of its own."""
+
+    def __init__(self, network: ImageNetwork, precision: str) -> None:
+        self.precision = precision
+        self._type = torch.bfloat16 if precision == 'bf16' else torch.float32
+        # A copy in bf16: converting the weights at every frame would cost more than it saves.
+        own = copy.deepcopy(network).to(self._type) if precision == 'bf16' else network
+        self._network = own.to(memory_format=torch.channels_last)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features: (N, 3, H, W) to (N, F) float32."""
+        ordered = images.to(self._type, memory_format=torch.channels_last)
+        return self._network.frame_features(ordered).float()
+
+
+@torch.inference_mode()
+def _bf16_is_good(model: LoadedImageModel) -> bool:
+    """Tell whether bf16 leaves the probabilities of a trial image nearly as they are."""
+    network, size = model.network, model.network.image_size
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 4.0 - 2.0
+    image = functional.interpolate(noise, (size, size), mode='bilinear')
+    answers = []
+    for precision in ('fp32', 'bf16'):
+        features = _FrameFeatures(network, precision)(image)
+        logits = network.random_part(features.expand(1, network.frames, -1))
+        answers.append(network.probabilities(logits / model.description.temperature))
+    return float((answers[0] - answers[1]).abs().max()) <= BF16_BOUND
 
 
 class _FaceFrames:

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 from faces_made import face_landmarks
-from image_models_made import small_image_model
+from image_models_made import exact_reader, small_image_model
 from models_made import CLASSES, description_of, small_network
 
 from fer_perception.inference.face_reader import FaceReader
@@ -27,7 +27,7 @@ def by_landmarks() -> LandmarkReader:
 
 
 def by_images(classes: tuple[str, ...] = CLASSES) -> ImageReader:
-    return ImageReader(small_image_model('fer_gcn', classes=classes), device='cpu', samples=6)
+    return exact_reader(small_image_model('fer_gcn', classes=classes), samples=6)
 
 
 def probabilities(reader: FaceReader) -> list[np.ndarray]:
@@ -62,8 +62,8 @@ def test_classes_in_another_order_are_put_in_order() -> None:
     state['classifier.weight'] = state['classifier.weight'].flip(0)
     state['classifier.bias'] = state['classifier.bias'].flip(0)
     renamed.network.load_state_dict(state)
-    plain = probabilities(FusedReader(by_landmarks(), ImageReader(model, device='cpu')))
-    other = probabilities(FusedReader(by_landmarks(), ImageReader(renamed, device='cpu')))
+    plain = probabilities(FusedReader(by_landmarks(), exact_reader(model)))
+    other = probabilities(FusedReader(by_landmarks(), exact_reader(renamed)))
     np.testing.assert_allclose(plain, other, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from faces_made import face_landmarks
-from image_models_made import SMALL, small_image_model
+from image_models_made import SMALL, exact_reader, small_image_model
 
 from fer_perception.inference.face_reader import FaceReading
 from fer_perception.inference.image_reader import ImageReader
@@ -52,7 +52,7 @@ def test_a_stream_answers_what_the_last_frames_answer_together(
     architecture: str, views: int
 ) -> None:
     model = small_image_model(architecture, dropout=0.0)
-    reader = ImageReader(model, device='cpu', views=views)
+    reader = exact_reader(model, views=views)
     pictures, frames = images(), model.network.frames
     for index, picture in enumerate(pictures):
         (reading,) = reader.update({'a': LANDMARKS}, index / 10, image=picture)['a']
@@ -68,17 +68,30 @@ def test_a_stream_answers_what_the_last_frames_answer_together(
         np.testing.assert_allclose(reading.samples.sum(-1), 1.0, atol=1e-5)
 
 
+@pytest.mark.parametrize('architecture', SMALL)
+def test_bf16_answers_nearly_the_same_and_auto_only_takes_it_then(architecture: str) -> None:
+    model = small_image_model(architecture, dropout=0.0)
+    answers = {}
+    for precision in ('fp32', 'bf16', 'auto'):
+        reader = ImageReader(model, device='cpu', precision=precision)
+        (reading,) = reader.update({'a': LANDMARKS}, 0.0, image=images(1)[0])['a']
+        answers[precision] = mean_of(reading)
+        assert precision == 'auto' or precision in reader.description
+    assert 0.0 < np.abs(answers['bf16'] - answers['fp32']).max() < 0.2
+    assert np.abs(answers['auto'] - answers['fp32']).max() < 0.1
+
+
 def test_a_fast_camera_is_read_at_the_rate_of_the_model_and_a_slow_one_fills_it_up() -> None:
     model = small_image_model('fer_gcn')
     pictures = images(2)
-    fast = ImageReader(model, device='cpu')
+    fast = exact_reader(model)
     answered = [
         index
         for index in range(12)
         if fast.update({'a': LANDMARKS}, index / 40, image=pictures[0])
     ]
     assert answered == [0, 4, 8] or answered == [0, 3, 7, 11]  # ticks of 0.1 s
-    slow = ImageReader(model, device='cpu')
+    slow = exact_reader(model)
     slow.update({'a': LANDMARKS}, 0.0, image=pictures[0])
     (reading,) = slow.update({'a': LANDMARKS}, 0.3, image=pictures[1])['a']
     assert reading.window_s == pytest.approx(0.4)
@@ -92,15 +105,15 @@ def test_a_fast_camera_is_read_at_the_rate_of_the_model_and_a_slow_one_fills_it_
 def test_faces_do_not_mix_and_a_gap_starts_a_face_anew(architecture: str) -> None:
     model = small_image_model(architecture, dropout=0.0)
     pictures = images()
-    alone = ImageReader(model, device='cpu')
-    together = ImageReader(model, device='cpu')
+    alone = exact_reader(model)
+    together = exact_reader(model)
     for index, picture in enumerate(pictures):
         own = alone.update({'a': LANDMARKS}, index / 10, image=picture)['a'][-1]
         both = together.update({'b': ELSEWHERE, 'a': LANDMARKS}, index / 10, image=picture)
         np.testing.assert_allclose(both['a'][-1].samples, own.samples, atol=1e-5)
     assert not np.allclose(both['b'][-1].samples, own.samples, atol=1e-4)
     later = together.update({'a': LANDMARKS}, 30.0, image=pictures[3])['a'][-1]
-    fresh = ImageReader(model, device='cpu').update({'x': LANDMARKS}, 0.0, image=pictures[3])
+    fresh = exact_reader(model).update({'x': LANDMARKS}, 0.0, image=pictures[3])
     np.testing.assert_allclose(later.samples, fresh['x'][-1].samples, atol=1e-5)
     assert later.time_s == 0.0
     together.keep_only(['b'])
@@ -112,7 +125,7 @@ def test_dropout_gives_samples_that_repeat_with_the_seed() -> None:
     model = small_image_model('abaw_ensemble', dropout=0.5)
 
     def read(seed: int) -> FaceReading:
-        reader = ImageReader(model, device='cpu', samples=7, seed=seed)
+        reader = exact_reader(model, samples=7, seed=seed)
         return reader.update({'a': LANDMARKS}, 0.0, image=images(1)[0])['a'][0]
 
     first, again, other = read(1), read(1), read(2)
@@ -129,7 +142,7 @@ def test_a_single_image_is_an_answer_and_its_state_is_held_by_time() -> None:
     rule = DecisionRule(
         abstention_threshold=0.01, warm_up_s=0.0, confidence_margin=0.0, confidence_hold_s=0.25
     )
-    recognizer = ExpressionRecognizer(ImageReader(model, device='cpu'), rule=rule)
+    recognizer = ExpressionRecognizer(exact_reader(model), rule=rule)
     picture = images(1)[0]
     states = [
         recognizer.update({'a': LANDMARKS}, index / 10, image=picture)['a'].state
@@ -142,6 +155,8 @@ def test_a_single_image_is_an_answer_and_its_state_is_held_by_time() -> None:
 def test_what_cannot_be_read_is_refused() -> None:
     model = small_image_model('fer_gcn')
     with pytest.raises(ValueError, match='reads images'):
-        ImageReader(model, device='cpu').update({'a': LANDMARKS}, 0.0)
+        exact_reader(model).update({'a': LANDMARKS}, 0.0)
     with pytest.raises(ValueError, match='image_views must be'):
         ImageReader(model, device='cpu', views=3)
+    with pytest.raises(ValueError, match='precision must be'):
+        ImageReader(model, device='cpu', precision='fp16')
