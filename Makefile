@@ -36,7 +36,7 @@ build: environment
 	@export FER_WITHOUT_MESSAGES=1; $(in_environment) colcon build
 
 bench: environment
-	@$(in_environment) mkdir -p out/bench && for benchmark in streaming front_end end_to_end; do \
+	@$(in_environment) mkdir -p out/bench && for benchmark in streaming front_end end_to_end recognisers; do \
 	    echo "== benchmarks/$$benchmark.py"; \
 	    python "benchmarks/$$benchmark.py" --out "out/bench/$$benchmark.json"; \
 	done

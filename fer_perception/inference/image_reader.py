@@ -79,12 +79,12 @@ class ImageReader(FaceReader):
     @property
     def description(self) -> str:
         """Say what runs where, in words, for logs."""
-        members = len(self._network.members)
+        network = self._network
+        counts = {'frame': network.frames, 'member': len(network.members), 'view': self._views}
+        sizes = ', '.join(f'{n} {name}{"s"[: n > 1]}' for name, n in counts.items())
         return (
-            f'{self._model.architecture} of {self._network.image_size}x{self._network.image_size} '
-            f'pixels, {self._network.frames} frames, {members} member{"s"[: members > 1]}, '
-            f'{self._views} view{"s"[: self._views > 1]}, torch {self._features_of.precision} '
-            f'on {self._device.type}'
+            f'{self._model.architecture}, {network.image_size}x{network.image_size} pixels, '
+            f'{sizes}; torch {self._features_of.precision} on {self._device.type}'
         )
 
     def update(
