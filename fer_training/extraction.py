@@ -69,9 +69,11 @@ class FaceFinder:
         previous: where the face was last; of several faces the nearest to it counts, or the
         largest if there was none.
         """
-        place = self._place(grey, previous)
-        if place is None:
-            return None
+        place = self.place(grey, previous)
+        return None if place is None else self.fit(grey, place)
+
+    def fit(self, grey: np.ndarray, place: FacePlace) -> np.ndarray | None:
+        """Fit the landmarks to the face at a place: (68, 2) float32, None if there is none."""
         for _ in range(MAX_FITS):  # a fit is good when its box was: repeat from its own result
             before = place
             landmarks = self._predictor.predict(
@@ -85,8 +87,11 @@ class FaceFinder:
                 break
         return landmarks
 
-    def _place(self, grey: np.ndarray, previous: FacePlace | None) -> FacePlace | None:
-        """Detect faces and choose one; look closely at the last place if none is detected."""
+    def place(self, grey: np.ndarray, previous: FacePlace | None) -> FacePlace | None:
+        """Detect faces and choose one; look closely at the last place if none is detected.
+
+        The arguments are those of `find`. Returns None if there is no face.
+        """
         if found := self._detectors[0].detect(grey):
             return _choose(found, previous)
         if previous is not None and (look := self._detectors[0].look(grey, previous)):
@@ -115,7 +120,7 @@ def extract_tracks(
     if not samples:
         raise ExtractionError('there is nothing to extract landmarks from')
     parts.mkdir(parents=True, exist_ok=True)
-    targets = [parts / f'{_key(sample, config)}.npz' for sample in samples]
+    targets = [parts / f'{recording_key(sample, config)}.npz' for sample in samples]
     missing = {
         target: sample.path
         for sample, target in zip(samples, targets, strict=True)
@@ -234,7 +239,7 @@ def _choose(found: Sequence[tuple[Box, float]], previous: FacePlace | None) -> F
     return min(places, key=lambda place: math.hypot(place.x - x, place.y - y))
 
 
-def _key(sample: Sample, config: ExtractionConfig) -> str:
+def recording_key(sample: Sample, config: ExtractionConfig) -> str:
     """Name what a part is made from: the files as they are now, and the configuration."""
     files = sample.images or [sample.path]
     described = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fer_train extract: landmark tracks from videos, image sequences and OpenFace CSV files."""
+"""fer_train extract: landmark tracks or face images from videos, images and OpenFace files."""
 
 import argparse
 import os
@@ -10,8 +10,10 @@ from pathlib import Path
 
 from fer_perception.sources import FALLBACK_FRAME_RATE
 from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.face_options import add_face_options, make_face_set
 from fer_training.extraction import ExtractionConfig, default_landmark_model, extract_tracks
 from fer_training.openface import MIN_CONFIDENCE, read_openface_files
+from fer_training.protocols.face_listing import own_recordings
 from fer_training.samples import (
     Layout,
     Sample,
@@ -29,6 +31,7 @@ EPILOG = """examples:
   fer_train extract recordings --layout '{label}/{subject}/*' --out tracks.npz
   fer_train extract recordings --labels recordings/labels.csv --out tracks.npz
   fer_train extract --openface processed/*.csv --layout '{subject}_{label}' --out tracks.npz
+  fer_train extract recordings --layout '{label}/{subject}/*' --faces --out faces
 
 Every folder that directly holds images is one sequence, every video one recording. An interrupted
 extraction goes on when called again: until it is done, finished recordings are kept beside the
@@ -39,7 +42,8 @@ def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser(
         'extract',
-        help='extract landmark tracks from videos and images, or import OpenFace files',
+        help='extract landmark tracks or face images from videos and images, or import OpenFace '
+        'files',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,7 +51,8 @@ def add_parser(commands: Commands) -> None:
                          help='video, folder of images, or tree of both')
     parser.add_argument('--openface', nargs='+', type=Path, default=[], metavar='CSV',
                          help='CSV files of OpenFace to import instead')
-    parser.add_argument('--out', type=Path, required=True, help='track file to write (.npz)')
+    parser.add_argument('--out', type=Path, required=True,
+                         help='track file to write (.npz), or with --faces the folder to make')
     parser.add_argument('--label', default='', help='of all recordings, where nothing else tells')
     parser.add_argument('--subject', default='', help='of all recordings, likewise')
     told = parser.add_mutually_exclusive_group()
@@ -65,6 +70,10 @@ def add_parser(commands: Commands) -> None:
                          help='of OpenFace, below which a frame counts as without a face '
                          '(%(default)s)')
     add_extraction_options(parser)
+    faces = parser.add_argument_group('face images')
+    faces.add_argument('--faces', action='store_true',
+                        help='cut the faces out and make a set of face images instead of tracks')
+    add_face_options(faces)
     parser.set_defaults(run=run)
 
 
@@ -89,10 +98,12 @@ def extraction_config(options: argparse.Namespace, *, frame_rate: float) -> Extr
 
 
 def run(options: argparse.Namespace) -> None:
-    """Extract or import tracks and write them."""
+    """Extract or import tracks, or cut faces, and write them."""
     if bool(options.sources) == bool(options.openface):
         raise ValueError('give either sources to extract from or --openface with CSV files')
     if options.openface:
+        if options.faces:
+            raise ValueError('CSV files of OpenFace hold no images: give videos with --faces')
         samples = _samples(options.openface, options)
         tracks, faceless = read_openface_files(
             samples,
@@ -102,6 +113,12 @@ def run(options: argparse.Namespace) -> None:
         _write(options.out, tracks, faceless)
         return
     samples = _samples(find_recordings(options.sources), options)
+    if options.faces:
+        listing = own_recordings(
+            samples, data_set=options.out.name or 'faces', frame_rate=options.fps
+        )
+        make_face_set(listing, extraction_config(options, frame_rate=options.fps), options)
+        return
     parts = options.out.with_name(options.out.name + '.part')
     extracted = extract_tracks(
         samples,

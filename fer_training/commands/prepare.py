@@ -19,6 +19,15 @@ from fer_training.commands.extract import (
     faceless_paths,
     warn_left_out,
 )
+from fer_training.commands.prepare_faces import (
+    add_faces_flag,
+    add_parsers,
+    list_afew_faces,
+    list_casia_faces,
+    list_ckplus_faces,
+    prepare_faces,
+    refuse_face_options,
+)
 from fer_training.extraction import extract_tracks
 from fer_training.protocols.afew import list_afew
 from fer_training.protocols.augmentation import FLIPS, ProtocolAugmentation
@@ -40,7 +49,9 @@ TRACKS_FILE = 'tracks.npz'
 
 DESCRIPTION = """Make protocol files: the reference's .npy and _labels.pkl of the training and the
 validation part, per fold, with the tracks they were made from and a protocol.json that says what
-is in them. An interrupted extraction goes on when called again."""
+is in them; or a set of face images, with landmarks and labels, for the recognisers that read
+images (sfew, jaffe, mmi, affwild2; --faces of afew, ckplus, casia). An interrupted extraction goes
+on when called again."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -56,6 +67,7 @@ def add_parser(commands: Commands) -> None:
                        help='at equal intervals, tiled if there are fewer (%(default)s)')
     add_extraction_options(afew)
     afew.set_defaults(run=_prepare_afew)
+    add_faces_flag(afew, list_afew_faces, stills=False)
 
     ckplus = sets.add_parser(
         'ckplus', help='CK+: <root>/cohn-kanade-images/S005/001/*.png, <root>/Emotion/...')
@@ -67,6 +79,7 @@ def add_parser(commands: Commands) -> None:
                          'first frames, as the reference does, in place of contempt')
     add_extraction_options(ckplus)
     ckplus.set_defaults(run=_prepare_ckplus)
+    add_faces_flag(ckplus, list_ckplus_faces, stills=True)
 
     casia = sets.add_parser(
         'casia', help='Oulu-CASIA: <root>/OriginalImg/VL/Strong/P001/Anger/*.jpeg')
@@ -79,6 +92,7 @@ def add_parser(commands: Commands) -> None:
                         help='(%(default)s, the normal one)')
     add_extraction_options(casia)
     casia.set_defaults(run=_prepare_casia)
+    add_faces_flag(casia, list_casia_faces, stills=True)
 
     tracks = sets.add_parser('tracks', help='a track file, such as fer_train extract writes')
     _add_common_options(tracks, normalization='similarity', augment=False, source='track file')
@@ -91,6 +105,8 @@ def add_parser(commands: Commands) -> None:
     chosen.add_argument('--last-frames', type=positive, metavar='N',
                          help='the first frame and the last N')
     tracks.set_defaults(run=_prepare_tracks)
+
+    add_parsers(sets)
 
 
 def _add_common_options(
@@ -142,6 +158,9 @@ class _Extracted:
 
 def _prepare_afew(options: argparse.Namespace) -> None:
     """Prepare the training and the validation part of AFEW."""
+    if options.faces:
+        return prepare_faces(options)
+    refuse_face_options(options)
     listings = [list_afew(options.root, part=part) for part in ('train', 'val')]
     _claim(options.out)
     config = _clip_config(
@@ -165,6 +184,9 @@ def _prepare_afew(options: argparse.Namespace) -> None:
 
 def _prepare_ckplus(options: argparse.Namespace) -> None:
     """Prepare folds of CK+."""
+    if options.faces:
+        return prepare_faces(options)
+    refuse_face_options(options)
     listing = list_ckplus(options.root)
     _folds([sample.subject for sample in listing.samples], options)  # refuse before extracting
     _claim(options.out)
@@ -181,6 +203,9 @@ def _prepare_ckplus(options: argparse.Namespace) -> None:
 
 def _prepare_casia(options: argparse.Namespace) -> None:
     """Prepare folds of Oulu-CASIA."""
+    if options.faces:
+        return prepare_faces(options)
+    refuse_face_options(options)
     listing = list_casia(
         options.root, camera=options.camera, illumination=options.illumination
     )
