@@ -186,7 +186,8 @@ def test_every_member_answers_from_its_own_features() -> None:
     assert features.shape == (2, 5 * F)
     logits = network.random_part(features[:, None])
     for index, part in enumerate(network.sub_networks):
-        torch.testing.assert_close(features[:, index * F : (index + 1) * F], part.extractor(images))
+        own = features[:, index * F : (index + 1) * F]
+        torch.testing.assert_close(own, part.extractor(images))
         torch.testing.assert_close(logits[:, index], part(images))
     features[:, :F] += 1.0
     changed = (network.random_part(features[:, None]) - logits).abs().amax((0, 2))
@@ -194,6 +195,7 @@ def test_every_member_answers_from_its_own_features() -> None:
 
 
 def test_weights_start_from_he_and_glorot_uniform() -> None:
+    torch.manual_seed(0)
     network = PartEnsemble(PartEnsembleConfig(classes=8))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -206,7 +208,7 @@ def test_weights_start_from_he_and_glorot_uniform() -> None:
 
 
 def assert_uniform(values: Tensor, most: float) -> None:
-    assert float(values.abs().max()) <= most
+    assert float(values.abs().max()) <= most * (1 + 1e-6)
     assert float(values.abs().max()) > 0.95 * most
     assert float(values.std()) == pytest.approx(most / 3**0.5, rel=0.1)
 
