@@ -56,9 +56,26 @@ def calibrate(
     CONFIDENT frames are wrong. Raises ValueError if no frame has a target.
     """
     logits, targets = _sample_logits(network, data, network_input, mc_samples, every, seed)
+    return calibrate_logits(
+        logits, targets, max_risk=max_risk, lowest_threshold=lowest_threshold
+    )
 
-    temperature = fit_temperature(logits, targets)
-    mean = softmax(logits / temperature, axis=-1).mean(0)  # (M, C)
+
+def calibrate_logits(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    sample_weights: np.ndarray | None = None,
+    max_risk: float = 0.05,
+    lowest_threshold: float = 0.5,
+) -> Calibration:
+    """Choose temperature and abstention threshold, as `calibrate` does, by drawn logits.
+
+    logits: (S, M, C); targets: (M,) class indices; sample_weights: (S,) of the samples, summing
+    to 1, where they do not count alike.
+    """
+    temperature = fit_temperature(logits, targets, sample_weights=sample_weights)
+    mean = _mean_softmax(logits / temperature, sample_weights)  # (M, C)
     confidence, right = mean.max(-1), mean.argmax(-1) == targets
     threshold = threshold_for_risk(confidence, right, max_risk, lowest=lowest_threshold)
     selective = measure_selective(confidence >= threshold, right)
@@ -71,23 +88,27 @@ def calibrate(
         coverage=selective.coverage,
         risk=selective.risk or 0.0,
         frames=len(targets),
-        mc_samples=mc_samples,
+        mc_samples=len(logits),
     )
 
 
 def fit_temperature(
-    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None
+    logits: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    sample_weights: np.ndarray | None = None,
 ) -> float:
     """Find the temperature of the lowest negative log-likelihood, from e^-2 to e^2.
 
     logits: (S, M, C) of S samples, whose mean softmax is judged; targets: (M,) class indices;
     weights: (M,) of the answers, alike if None (Guo et al., "On Calibration of Modern Neural
-    Networks", 2017, 4.2).
+    Networks", 2017, 4.2); sample_weights: (S,) of the samples, alike if None.
     """
     answers = np.arange(len(targets))
 
     def loss(log_temperature: float) -> float:
-        mean = softmax(logits / np.exp(log_temperature), axis=-1).mean(0)  # (M, C)
+        mean = _mean_softmax(logits / np.exp(log_temperature), sample_weights)  # (M, C)
         return float(np.average(-np.log(mean[answers, targets] + 1e-12), weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method='bounded').x))
@@ -164,6 +185,13 @@ def _sample_logits(
     if not known.any():
         raise ValueError('no frame of the validation data has a target')
     return np.concatenate(logits, axis=1)[:, known], np.concatenate(targets)[known]
+
+
+def _mean_softmax(logits: np.ndarray, sample_weights: np.ndarray | None) -> np.ndarray:
+    """Average the samples' softmax: (S, M, C) to (M, C)."""
+    if sample_weights is None:
+        return np.asarray(softmax(logits, axis=-1).mean(0))
+    return np.asarray(np.tensordot(sample_weights, softmax(logits, axis=-1), 1))
 
 
 def _negative_log_likelihood(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -176,7 +176,7 @@ def fit(
             f'accuracy {record.accuracy:.3f}'
         )
         if checkpoint is not None:
-            _write_checkpoint(
+            write_checkpoint(
                 checkpoint,
                 {
                     'settings': settings,
@@ -315,12 +315,8 @@ def _resume(
     if start is None and (checkpoint is None or not checkpoint.is_file()):
         return []
     assert checkpoint is not None
-    try:
-        state = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        found = dict(state['settings'])
-    except Exception as error:  # damaged files raise errors of almost every kind
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f'{checkpoint} is no checkpoint of a fit: {reason}') from error
+    state = read_checkpoint(checkpoint)
+    found = state['settings']
     if found != settings:
         if start is not None:
             raise ValueError(f'{start} is of a fit of another {_differences(found, settings)}')
@@ -343,7 +339,19 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return ', '.join(names)
 
 
-def _write_checkpoint(path: Path, state: dict[str, object]) -> None:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read the state of a fit with its settings. Raises ValueError if the file holds none."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        state['settings'] = dict(state['settings'])
+    except Exception as error:  # damaged files raise errors of almost every kind
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f'{path} is no checkpoint of a fit: {reason}') from error
+    return state
+
+
+def write_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Keep the state of a fit, in the place of the one before only once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.part')
     torch.save(state, temporary)

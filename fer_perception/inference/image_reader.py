@@ -168,8 +168,8 @@ class _FrameFeatures:
         self.precision = precision
         self._type = torch.bfloat16 if precision == 'bf16' else torch.float32
         # A copy in bf16: converting the weights at every frame would cost more than it saves.
-        own = copy.deepcopy(network).to(self._type) if precision == 'bf16' else network
-        self._network = own.to(memory_format=torch.channels_last)
+        self._network = copy.deepcopy(network).to(self._type) if precision == 'bf16' else network
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute features: (N, 3, H, W) to (N, F) float32."""

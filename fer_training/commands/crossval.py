@@ -2,6 +2,7 @@
 """fer_train crossval: networks for every fold and seed, each tried on people it has not seen."""
 
 import argparse
+import functools
 import itertools
 import shlex
 import sys
@@ -12,8 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.crossval_images import cross_validate_recognizer
 from fer_training.commands.crossval_streaming import cross_validate_and_report
 from fer_training.commands.grow import add_growth_options, growth_config
+from fer_training.commands.image_options import (
+    LANDMARK_RECOGNIZER,
+    add_recognizer_options,
+    refuse_other_options,
+)
 from fer_training.commands.options import (
     add_data_options,
     add_fit_options,
@@ -35,6 +42,7 @@ from fer_training.crossval import (
     write_crossval,
 )
 from fer_training.engines import ENGINES
+from fer_training.evaluation import UNITS
 from fer_training.fit_recipes import FINE_TUNING, FIT_RECIPES
 from fer_training.plan import ARCHITECTURES, NetworkPlan
 from fer_training.protocols.description import ProtocolDescription, read_protocol
@@ -59,7 +67,8 @@ class _Folds:
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser(
-        'crossval', help='cross-validate by subject: PST-BLN grown or fixed, ST-BLN, ST-GCN, ...'
+        'crossval', help='cross-validate by subject: PST-BLN grown or fixed, ST-BLN, ST-GCN, ..., '
+        'image recognisers'
     )
     parser.add_argument('--out', type=Path, required=True,
                         help='folder for results; a fold that is done in it is not run again')
@@ -73,8 +82,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument('--prepared', type=Path,
                         help='folder that fer_train prepare made, with its folds')
     parser.add_argument('--folds', default='subject',
-                        help="'subject' to leave each subject out in turn, or a number of folds "
-                        '(%(default)s)')
+                        help="'subject' to leave each subject out in turn, or a number of folds; "
+                        "of --faces also 'parts', to train on the part train and try on the part "
+                        'val (%(default)s)')
     parser.add_argument('--fold-seed', type=int, default=1,
                         help='that deals the subjects into a number of folds (%(default)s)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[1],
@@ -99,13 +109,21 @@ def add_parser(commands: Commands) -> None:
     add_network_options(parser, streams=True)
     add_growth_options(parser)
     add_fit_options(parser, FIT_RECIPES['practical'].fit)
-    parser.set_defaults(run=run)
+    images = add_recognizer_options(parser)
+    images.add_argument('--unit', choices=UNITS,
+                        help='what one answer is for: a sequence or each of its frames (frame; '
+                        'clip of fer_gcn)')
+    parser.set_defaults(run=functools.partial(run, parser))
 
 
-def run(options: argparse.Namespace) -> None:
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Run all folds of all seeds and variations, then write a result for each."""
+    refuse_other_options(parser, options)
     command = shlex.join(['fer_train', *sys.argv[1:]]) if sys.argv else 'fer_train crossval'
     variations = list(variations_of(options.vary))
+    if options.recognizer != LANDMARK_RECOGNIZER:
+        cross_validate_recognizer(options, command=command, variations=variations)
+        return
     if options.streaming:
         cross_validate_and_report(options, command=command, variations=variations)
         return

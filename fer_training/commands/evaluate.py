@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fer_train eval: measure a model on tracks, or on clips in the reference's format."""
+"""fer_train eval: measure a model on tracks, clips in the reference's format, or face sets."""
 
 import argparse
 import shlex
@@ -15,10 +15,14 @@ from fer_perception.models.model_file import LoadedModel, ModelDescription, load
 from fer_perception.uncertainty.measures import entropy
 from fer_training.clips import Clips
 from fer_training.commands.arguments import Commands, positive, positive_number
+from fer_training.commands.evaluate_images import answers_of_faces
+from fer_training.commands.fit_images import describe_members
 from fer_training.commands.options import add_label_options
 from fer_training.evaluation import UNITS, answers_of_frames, evaluate, predict_frames_of
+from fer_training.face_sets import PARTS
 from fer_training.frame_calibration import FrameCalibration
 from fer_training.frame_predictions import FramePredictions
+from fer_training.image_predictions import abaw_score
 from fer_training.label_mapping import read_label_mapping, relabel_tracks
 from fer_training.reference_format import read_reference_clips
 from fer_training.results import EvaluationResult, Predictions, write_result
@@ -41,6 +45,8 @@ def add_parser(commands: Commands) -> None:
     data.add_argument('--tracks', type=Path, nargs='+', help='labelled tracks (.npz)')
     data.add_argument('--data', type=Path,
                       help='or clips in the reference format (.npy), prepared as for training')
+    data.add_argument('--faces', type=Path, metavar='FOLDER',
+                      help='or a face set, for image recognisers')
     parser.add_argument('--labels', type=Path, help='labels of --data (.pkl)')
     parser.add_argument('--json', type=Path, required=True, help='result file to write')
     add_label_options(parser)
@@ -48,18 +54,30 @@ def add_parser(commands: Commands) -> None:
                         help='folder for pictures; of --unit frame also for a report of all that '
                         'a model in the node must reach')
     parser.add_argument('--samples', type=positive, default=100,
-                        help='Monte Carlo samples (%(default)s)')
+                        help='Monte Carlo samples (%(default)s); of --faces for networks with '
+                        'dropout')
     parser.add_argument('--lead-errors', type=positive_number, metavar='NUMBER',
                         help='end the sampling of a clip when the lead of its most probable class '
                         'exceeds so many standard errors, such as 3; --samples are the most then')
     parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
-    parser.add_argument('--unit', choices=UNITS, default=UNITS[0],
-                        help='what one answer is for; frame: streaming models only (%(default)s)')
+    parser.add_argument('--unit', choices=UNITS,
+                        help='what one answer is for; frame: models that stream, or that read '
+                        f'images ({UNITS[0]}; frame of part_ensemble and abaw_ensemble)')
+    parser.add_argument('--views', type=int, choices=(1, 2), default=1,
+                        help='of --faces: 2 reads every face mirrored as well (%(default)s)')
+    parser.add_argument('--part', choices=[part for part in PARTS if part],
+                        help='of --faces: only the sequences of this part of the data set')
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate, write the result and the pictures, print the main scores."""
+    if options.faces is not None:
+        _evaluate_faces(options)
+        return
+    if options.views != 1 or options.part is not None:
+        raise ValueError('--views and --part go with --faces')
+    options.unit = options.unit or UNITS[0]
     model = load_model(options.model)
     classes = model.description.classes
     streams = options.tracks is not None and not model.description.clip_frames
@@ -131,6 +149,36 @@ def run(options: argparse.Namespace) -> None:
         print(f'pictures in {options.figures}')
 
 
+def _evaluate_faces(options: argparse.Namespace) -> None:
+    """Evaluate an image recogniser on a face set."""
+    if options.labels is not None or options.lead_errors is not None or options.estimate_intensity:
+        raise ValueError('--labels, --lead-errors and --estimate-intensity are for landmarks: '
+                         'leave them out')
+    answers = answers_of_faces(options)
+    predictions, classes = answers.predictions, answers.description.classes
+    vote, single_pass = predictions.measure(classes)
+    result = EvaluationResult(
+        model=options.model.name,
+        data=options.faces.name,
+        unit=answers.unit,
+        samples=len(predictions.monte_carlo),
+        seed=options.seed,
+        clips=answers.sequences,
+        classes=classes,
+        monte_carlo=vote,
+        single_pass=single_pass,
+    )
+    write_result(options.json, result)
+    print(_table(result, samples='all samples'))
+    print(f'0.67 macro F1 + 0.33 accuracy: {abaw_score(vote):.4f}')
+    print(describe_members(answers.member_accuracies))
+    print(f'all scores in {options.json}')
+    if options.figures is not None:
+        draw_metrics(options.figures, monte_carlo=vote, single_pass=single_pass)
+        _draw_sequences(options.figures, answers.faces, predictions, classes)
+        print(f'pictures in {options.figures}')
+
+
 def _prepared_tracks(
     options: argparse.Namespace, model: LoadedModel
 ) -> tuple[PreparedTrack, ...]:
@@ -163,7 +211,7 @@ def _read_data(options: argparse.Namespace, classes: tuple[str, ...]) -> Clips |
     return read_reference_clips(options.data, options.labels, classes=classes)
 
 
-def _table(result: EvaluationResult) -> str:
+def _table(result: EvaluationResult, *, samples: str = 'MC dropout') -> str:
     def line(name: str, scores: Sequence[float | None]) -> str:
         cells = ('-' if score is None else f'{score:.4f}' for score in scores)
         return f'{name:<22}' + ''.join(f'{cell:>10}' for cell in cells)
@@ -183,15 +231,15 @@ def _table(result: EvaluationResult) -> str:
         f'{result.model} on {result.clips} clips of {result.data}, '
         f'{result.monte_carlo.count} answers ({result.unit})',
         ' ' * 22 + ''.join(f'{column:>10}' for column in columns),
-        line(f'MC dropout, {result.samples}', scores(result.monte_carlo)),
+        line(f'{samples}, {result.samples}', scores(result.monte_carlo)),
         line('single pass', scores(result.single_pass)),
     ]
     if result.mc_samples_mean is not None:
         lines.append(f'adaptive: {result.mc_samples_mean:.1f} samples an answer on average, at '
                      f'most {result.samples}')
-    if (samples := result.monte_carlo.samples) is not None:
-        lines.append(f'single samples: accuracy {samples.mean:.4f} '
-                     f'± {samples.standard_deviation:.4f}')
+    if (single := result.monte_carlo.samples) is not None:
+        lines.append(f'single samples: accuracy {single.mean:.4f} '
+                     f'± {single.standard_deviation:.4f}')
     return '\n'.join(lines)
 
 

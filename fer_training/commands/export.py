@@ -6,19 +6,24 @@ from pathlib import Path
 
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
 from fer_perception.inference.onnx_streaming import OnnxStreamingPstBln
+from fer_perception.models.image_model_file import load_image_model
 from fer_perception.models.model_file import LoadedModel, load_model
 from fer_training.commands.arguments import Commands
+from fer_training.commands.image_options import is_image_model
+from fer_training.image_onnx_export import export_image_onnx, largest_image_difference
 from fer_training.onnx_export import export_onnx, largest_difference
 from fer_training.onnx_step_export import export_step_network, largest_step_difference
 
 TOLERANCE = 1e-5  # largest difference that rounding explains, a share of logits above 1
+IMAGE_TOLERANCE = 1e-4  # the same of image recognisers, whose sums are longer
 CHECKED_SAMPLES = 3
 
 
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser(
-        'export', help='write a model as ONNX, dropout masks as inputs, and check it'
+        'export', help='write a model as ONNX and check it; dropout masks are inputs of PST-BLN, '
+        'image recognisers answer without'
     )
     parser.add_argument('--model', type=Path, required=True, help='model file (.safetensors)')
     parser.add_argument('--out', type=Path, required=True, help='file to write (.onnx)')
@@ -42,28 +47,47 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f'--out must end in .onnx, not {options.out.name!r}')
     if options.draw_masks and not options.streaming:
         raise ValueError('--draw-masks needs --streaming')
-    model = load_model(options.model)
+    reads_images = is_image_model(options.model)
+    if reads_images and options.streaming:
+        raise ValueError('--streaming is for PST-BLN: an image recogniser has one network')
+    tolerance = IMAGE_TOLERANCE if reads_images else TOLERANCE
     unchecked = options.out.with_suffix('.onnx.part')
     try:
-        if options.streaming:
-            difference = _export_step(model, unchecked, draw_masks=options.draw_masks)
-        else:
-            difference = _export_clips(model, unchecked)
-        if not difference <= TOLERANCE:
+        difference, conditions = (
+            _export_images(options.model, unchecked)
+            if reads_images
+            else _export_landmarks(options, unchecked)
+        )
+        if not difference <= tolerance:
             raise ValueError(
                 f'the logits of the export differ by {difference:.1e} from those of '
-                f'{options.model}, more than the {TOLERANCE:.0e} allowed; {options.out} is not '
+                f'{options.model}, more than the {tolerance:.0e} allowed; {options.out} is not '
                 'written'
             )
         unchecked.replace(options.out)
     finally:
         unchecked.unlink(missing_ok=True)
-    has_masks = model.network.config.dropout > 0 and not options.draw_masks
-    masks = 'under the same random masks' if has_masks else 'without dropout'
     print(
         f'{options.out}: its logits differ by at most {difference:.1e} (of the largest, where '
-        f'that is above 1) from those of {options.model} {masks}'
+        f'that is above 1) from those of {options.model} {conditions}'
     )
+
+
+def _export_images(path: Path, out: Path) -> tuple[float, str]:
+    """Write an image recogniser; return its largest difference and under which conditions."""
+    model = load_image_model(path)
+    export_image_onnx(model.network, model.description, out)
+    return largest_image_difference(model.network, out), 'on random images'
+
+
+def _export_landmarks(options: argparse.Namespace, out: Path) -> tuple[float, str]:
+    """Write a PST-BLN; return its largest difference and under which conditions."""
+    model = load_model(options.model)
+    has_masks = model.network.config.dropout > 0 and not options.draw_masks
+    masks = 'under the same random masks' if has_masks else 'without dropout'
+    if options.streaming:
+        return _export_step(model, out, draw_masks=options.draw_masks), masks
+    return _export_clips(model, out), masks
 
 
 def _export_clips(model: LoadedModel, path: Path) -> float:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fer_train fit: fit a PST-BLN of given channels, calibrate it and save it."""
+"""fer_train fit: fit a PST-BLN of given channels or an image recogniser, calibrate and save it."""
 
 import argparse
+import functools
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,12 @@ from fer_perception.models.model_file import save_model
 from fer_perception.models.pst_bln import PstBln
 from fer_training.calibration import Calibration, calibrate
 from fer_training.commands.arguments import Commands, positive
+from fer_training.commands.fit_images import fit_image_recognizer
+from fer_training.commands.image_options import (
+    LANDMARK_RECOGNIZER,
+    add_recognizer_options,
+    refuse_other_options,
+)
 from fer_training.commands.options import (
     STREAM_CHANNELS,
     add_data_options,
@@ -35,7 +42,9 @@ from fer_training.streaming_crossval import read_folds
 
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
-    parser = commands.add_parser('fit', help='fit a PST-BLN to tracks, calibrate and save it')
+    parser = commands.add_parser(
+        'fit', help='fit a PST-BLN to tracks or an image recogniser to faces, calibrate and save'
+    )
     parser.add_argument('--out', type=Path, required=True, help='model file (.safetensors)')
     parser.add_argument('--channels', type=positive, nargs='+',
                         help='channels of each layer (those of --start, else '
@@ -54,11 +63,18 @@ def add_parser(commands: Commands) -> None:
     add_validation_options(parser, required=False)
     add_network_options(parser, streams=True)
     add_fit_options(parser, FROM_SCRATCH)
-    parser.set_defaults(run=run)
+    images = add_recognizer_options(parser)
+    images.add_argument('--validation-faces', type=Path, metavar='FOLDER',
+                        help='faces of other people (the part val of --faces, if it has one)')
+    parser.set_defaults(run=functools.partial(run, parser))
 
 
-def run(options: argparse.Namespace) -> None:
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Fit, calibrate and save a model."""
+    refuse_other_options(parser, options)
+    if options.recognizer != LANDMARK_RECOGNIZER:
+        fit_image_recognizer(options)
+        return
     if (options.validation is None) == (options.calibration is None):
         raise ValueError('say either --validation, or --calibration of a cross-validation')
     start = first_weights(options)

@@ -112,7 +112,7 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None
     checkpoint = tmp_path / 'fit.checkpoint'
     lines: list[str] = []
     network = PstBln(NETWORK, quiet=True)
-    fitting._write_checkpoint(checkpoint, {'settings': {}, 'network': network.state_dict()})
+    fitting.write_checkpoint(checkpoint, {'settings': {}, 'network': network.state_dict()})
     fitted_to(toy_data(8), config=FitConfig(epochs=1, batch_size=8), checkpoint=checkpoint,
               log=lines.append)
     assert 'other settings' in lines[0]

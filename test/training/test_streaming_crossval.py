@@ -206,15 +206,15 @@ def test_fine_tuning_begins_with_the_weights_and_resumes(
     assert fit(whole) == 0
     from fer_training import fitting
 
-    write = fitting._write_checkpoint
+    write = fitting.write_checkpoint
 
     def stopping(path: Path, state: dict[str, object]) -> None:
         write(path, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, '_write_checkpoint', stopping)
+    monkeypatch.setattr(fitting, 'write_checkpoint', stopping)
     assert fit(broken) == 130
-    monkeypatch.setattr(fitting, '_write_checkpoint', write)
+    monkeypatch.setattr(fitting, 'write_checkpoint', write)
     assert fit(broken) == 0
     again = load_model(broken).network.state_dict()
     for name, value in load_model(whole).network.state_dict().items():
