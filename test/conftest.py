@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from fer_perception.assets import AssetError, asset_path
@@ -19,6 +20,10 @@ from fer_perception.pipeline import SHIPPED_FILE
 # Tests do not time things: a busy machine must not fail them.
 settings.register_profile('untimed', deadline=None)
 settings.load_profile('untimed')
+
+# Threads that wait for one another at full speed are many times slower beside other work.
+torch.set_num_threads(1)
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of processes that tests start
 
 # Nothing of a test leaves the machine, nor meets another run's nodes.
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
