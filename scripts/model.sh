@@ -19,19 +19,21 @@ mkdir -p "$out"
 synthesize() {
     [ -f "$out/$1.npz" ] || fer_train synth "${basis[@]}" "${@:2}" --out "$out/$1.npz"
 }
-synthesize train --count 6300 --seed 1
+synthesize growth --count 6300 --seed 1
+synthesize train --count 25200 --seed 1
 synthesize validation --count 140 --seed 2
 synthesize test --variants test --count 1400 --seed 3
 
-# Growth finds the topology, a longer fit the weights. Both see synthetic people only, so that every
-# real person can be held out afterwards.
-synthetic=(--tracks "$out/train.npz@1" --validation "$out/validation.npz" --baseline 10
+# Growth finds the topology on a quarter of them; a longer fit on all, whose number is what limits it,
+# finds the weights. Both see synthetic people only, so that every real person can be held out.
+synthetic=(--validation "$out/validation.npz" --baseline 10
     --mixed-precision --label-smoothing 0.05 --weight-decay 0.05)
-[ -f "$out/grown/model.safetensors" ] || fer_train grow "${synthetic[@]}" --draws 1500 --epochs 4 \
+[ -f "$out/grown/model.safetensors" ] || fer_train grow \
+    --tracks "$out/growth.npz@1" "${synthetic[@]}" --draws 1500 --epochs 4 \
     --block-threshold 0.05 --layer-threshold 0.05 --final-epochs 2 --mc-samples 4 --out "$out/grown"
 [ -f "$out/start.safetensors" ] || fer_train fit --start "$out/grown/model.safetensors" \
-    "${synthetic[@]}" --draws 6400 --epochs 12 --batch-size 64 --learning-rate 0.01 \
-    --out "$out/start.safetensors"
+    --tracks "$out/train.npz@1" "${synthetic[@]}" --draws 6400 --epochs 18 --batch-size 64 \
+    --learning-rate 0.01 --out "$out/start.safetensors"
 
 # Real people beside them; what is no expression counts as neutral. The whole of a real track is
 # read at once: cut in the middle, it would begin with an expression that nothing led to.
