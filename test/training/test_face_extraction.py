@@ -209,7 +209,7 @@ def test_aligned_faces_are_their_own_boxes_where_none_is_found(
 ) -> None:
     write_images(tmp_path / 'clip', faces)
     recording = Sample(path=tmp_path / 'clip', name='clip')
-    monkeypatch.setattr(FaceFinder, '_place', lambda self, grey, previous: None)
+    monkeypatch.setattr(FaceFinder, 'place', lambda self, grey, previous: None)
     face_set = extract_faces(
         listed(FaceSample(recording=recording, aligned=True)), config=config,
         out=tmp_path / 'set', workers=1,
