@@ -134,7 +134,7 @@ class FerNode(LifecycleNode):
             self._subscribe()
         self.get_logger().info(
             (f'reading faces on {self._images.topic}' if self._images else 'paused')
-            + f'; {self._value("mc_samples")} Monte Carlo samples by '
+            + f'; up to {self._value("mc_samples")} Monte Carlo samples by '
             f'{self._pipeline.recognizer.reader.description}'
         )
         return super().on_activate(state)
