@@ -7,6 +7,7 @@ And the ROS domain of the test run's own.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ settings.load_profile('untimed')
 # Threads that wait for one another at full speed are many times slower beside other work.
 torch.set_num_threads(1)
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # of processes that tests start
+
+# A background job inherits an ignored SIGINT, and what tests start and interrupt would as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Nothing of a test leaves the machine, nor meets another run's nodes.
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)

@@ -41,13 +41,12 @@ ARGUMENTS = {  # name: choices
 
 # Launches a file with name:=value arguments. Ends with 1 if launch or a process failed.
 LAUNCH = """
-import signal, sys
+import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs inherit it ignored
 failed = []
 
 def keep(event, context):
