@@ -49,3 +49,7 @@ fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence 
 fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --samples 10 \
     --json "$out/test.json" --figures "$out/test"
 fer_train curves --model "$shipped" --basis "$data/ict_facekit_68.npz" --out "$out/curves"
+
+# What dropout decides together, compared by a short fine-tuning.
+fer_train crossval --streaming "${real[@]}" --draws 200 --epochs 2 --mc-samples 30 --seeds 1 2 \
+    --vary dropout_masks=element,edge,channel,constant --out "$out/masks"
