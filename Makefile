@@ -15,7 +15,7 @@ help:
 	@echo 'make build   build both ROS packages with colcon into install/'
 	@echo 'make bench   run the measurements in benchmarks/, results in out/bench'
 	@echo 'make soak    run camera and node for ten minutes and see that nothing grows or gets lost (MINUTES=number)'
-	@echo 'make model   make the shipped model anew, and measure it (two hours; DATA=folder of the 3D face basis and the tracks)'
+	@echo 'make model   make the shipped model anew, and measure it (hours; DATA=folder of the 3D face basis and the tracks)'
 	@echo 'make results make docs/results.md anew: all networks on tracks of unseen people (hours; DATA=folder of the tracks)'
 	@echo 'make clean   remove all that was made, but not the fetched files in the cache'
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Make the shipped model anew, from the face basis and real tracks to the file, and measure it.
-# `make model` calls it. Takes some two hours on two cores, and goes on where it was interrupted.
+# `make model` calls it. Takes hours on two cores, and goes on where it was interrupted.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
