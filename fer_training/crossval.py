@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -25,7 +25,6 @@ from fer_training.results import (
     CrossvalResult,
     FoldResult,
     Predictions,
-    join_predictions,
     read_predictions,
     write_predictions,
     write_result,
@@ -69,6 +68,34 @@ class FoldOutcome:
     parameters_without_topology: int
     parameters_with_topology: int
     predictions: Predictions
+
+
+class AnyJob(Protocol):
+    """Any description of a fold; all are frozen dataclasses."""
+
+    @property
+    def folder(self) -> Path:
+        """What the fold keeps is in this folder."""
+
+
+class PooledOutcome(Protocol):
+    """What the outcomes of all kinds of folds have."""
+
+    @property
+    def result(self) -> FoldResult:
+        """The scores of the fold."""
+
+    @property
+    def parameters_without_topology(self) -> int:
+        """Parameters without learned topology."""
+
+    @property
+    def parameters_with_topology(self) -> int:
+        """Parameters with it."""
+
+
+Job = TypeVar('Job', bound=AnyJob)
+Outcome = TypeVar('Outcome')
 
 
 def subject_jobs(
@@ -135,37 +162,62 @@ def cross_validate(
     and ValueError if a folder holds a fold of other settings.
     """
     outcomes = {job.folder: outcome for job in jobs if (outcome := _read_outcome(job)) is not None}
-    left = [job for job in jobs if job.folder not in outcomes]
-    with tqdm(total=len(jobs), initial=len(outcomes), desc='folds', unit='fold') as bar:
-        for index, outcome in run_jobs(
-            run_fold, left, engine=engine, workers=workers, ray_address=ray_address
-        ):
-            job = left[index]
-            _write_outcome(job, outcome)
-            outcomes[job.folder] = outcome
-            log(
-                f'{job.folder}: {list(outcome.result.topology)}, accuracy '
-                f'{outcome.result.monte_carlo_accuracy:.3f} with Monte Carlo dropout, '
-                f'{outcome.result.single_pass_accuracy:.3f} by one pass'
-            )
-            bar.update()
+
+    def keep(job: FoldJob, outcome: FoldOutcome) -> str:
+        _write_outcome(job, outcome)
+        outcomes[job.folder] = outcome
+        return (
+            f'{list(outcome.result.topology)}, accuracy '
+            f'{outcome.result.monte_carlo_accuracy:.3f} with Monte Carlo dropout, '
+            f'{outcome.result.single_pass_accuracy:.3f} by one pass'
+        )
+
+    run_folds(
+        run_fold, [job for job in jobs if job.folder not in outcomes], keep, total=len(jobs),
+        engine=engine, workers=workers, ray_address=ray_address, log=log,
+    )
     return outcomes
 
 
-def gather(
-    outcomes: Sequence[FoldOutcome],
+def run_folds(
+    run: Callable[[Job], Outcome],
+    left: Sequence[Job],
+    keep: Callable[[Job, Outcome], str],
     *,
+    total: int,
+    engine: str,
+    workers: int,
+    ray_address: str | None,
+    log: Callable[[str], None],
+) -> None:
+    """Run the folds that are left of a total, showing how far.
+
+    keep: writes what a fold found to its folder, as soon as it is there, and says it in words.
+    Raises what `run_jobs` raises.
+    """
+    with tqdm(total=total, initial=total - len(left), desc='folds', unit='fold') as bar:
+        for index, outcome in run_jobs(
+            run, left, engine=engine, workers=workers, ray_address=ray_address
+        ):
+            job = left[index]
+            log(f'{job.folder}: {keep(job, outcome)}')
+            bar.update()
+
+
+def gather(
+    outcomes: Sequence[PooledOutcome],
+    *,
+    predictions: Predictions,
     name: str,
     data: str,
     folds: str,
     seed: int,
     classes: tuple[str, ...],
     command: str,
-) -> tuple[CrossvalResult, Predictions]:
-    """Pool the folds of one cross-validation."""
-    predictions = join_predictions([outcome.predictions for outcome in outcomes])
+) -> CrossvalResult:
+    """Pool the folds of one cross-validation; predictions: those of all, joined."""
     monte_carlo, single_pass = predictions.measure(classes)
-    result = CrossvalResult(
+    return CrossvalResult(
         name=name,
         data=data,
         folds=folds,
@@ -182,7 +234,6 @@ def gather(
         monte_carlo=monte_carlo,
         single_pass=single_pass,
     )
-    return result, predictions
 
 
 def write_crossval(path: Path, result: CrossvalResult, predictions: Predictions) -> None:

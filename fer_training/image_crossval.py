@@ -14,10 +14,11 @@ from fer_training.crossval import (
     PREDICTIONS_FILE,
     cannot_be_used,
     read_fold_file,
+    run_folds,
     silent,
     write_fold_file,
 )
-from fer_training.engines import ENGINES, run_jobs
+from fer_training.engines import ENGINES
 from fer_training.face_sets import read_face_set
 from fer_training.face_splits import (
     FaceSplit,
@@ -33,7 +34,6 @@ from fer_training.image_predictions import (
     predict_images,
 )
 from fer_training.results import (
-    CrossvalResult,
     FoldResult,
     join_predictions,
     read_predictions,
@@ -72,6 +72,16 @@ class ImageFoldOutcome:
     predictions: VotedPredictions
     member_accuracies: dict[str, float]  # of single frames, or sequences where they are read whole
     localization: dict[str, dict[str, float]]  # see ImageFit
+
+    @property
+    def parameters_without_topology(self) -> int:
+        """Image recognisers learn no topology of landmarks."""
+        return self.parameters
+
+    @property
+    def parameters_with_topology(self) -> int:
+        """The same."""
+        return self.parameters
 
 
 def face_splits(folder: Path, folds: str) -> list[FaceSplit]:
@@ -171,53 +181,28 @@ def cross_validate_images(
     Raises what `run_jobs` raises, and ValueError if a folder holds a fold of other settings.
     """
     outcomes = {job.folder: found for job in jobs if (found := _read_outcome(job)) is not None}
-    left = [job for job in jobs if job.folder not in outcomes]
-    with tqdm(total=len(jobs), initial=len(outcomes), desc='folds', unit='fold') as bar:
-        for index, outcome in run_jobs(
-            run_image_fold, left, engine=engine, workers=workers, ray_address=ray_address
-        ):
-            job = left[index]
-            _write_outcome(job, outcome)
-            outcomes[job.folder] = outcome
-            log(
-                f'{job.folder}: accuracy {outcome.result.monte_carlo_accuracy:.3f} by all '
-                f'samples, {outcome.result.single_pass_accuracy:.3f} by one pass'
-            )
-            bar.update()
+
+    def keep(job: ImageFoldJob, outcome: ImageFoldOutcome) -> str:
+        _write_outcome(job, outcome)
+        outcomes[job.folder] = outcome
+        return (
+            f'accuracy {outcome.result.monte_carlo_accuracy:.3f} by all samples, '
+            f'{outcome.result.single_pass_accuracy:.3f} by one pass'
+        )
+
+    run_folds(
+        run_image_fold, [job for job in jobs if job.folder not in outcomes], keep,
+        total=len(jobs), engine=engine, workers=workers, ray_address=ray_address, log=log,
+    )
     return outcomes
 
 
-def gather_images(
-    outcomes: Sequence[ImageFoldOutcome],
-    *,
-    name: str,
-    data: str,
-    folds: str,
-    seed: int,
-    classes: tuple[str, ...],
-    command: str,
-) -> tuple[CrossvalResult, VotedPredictions]:
-    """Pool the folds of one cross-validation, into the same result as those of PST-BLN."""
-    predictions = VotedPredictions.of(
+def pooled_predictions(outcomes: Sequence[ImageFoldOutcome]) -> VotedPredictions:
+    """Join the predictions of the folds of one cross-validation."""
+    return VotedPredictions.of(
         join_predictions([outcome.predictions for outcome in outcomes]),
         outcomes[0].predictions.weights,
     )
-    vote, single_pass = predictions.measure(classes)
-    parameters = float(np.mean([outcome.parameters for outcome in outcomes]))
-    result = CrossvalResult(
-        name=name,
-        data=data,
-        folds=folds,
-        seed=seed,
-        parameters_without_topology=parameters,
-        parameters_with_topology=parameters,
-        classes=classes,
-        command=command,
-        per_fold=tuple(outcome.result for outcome in outcomes),
-        monte_carlo=vote,
-        single_pass=single_pass,
-    )
-    return result, predictions
 
 
 def pooled_members(outcomes: Sequence[ImageFoldOutcome]) -> dict[str, float]:

@@ -6,7 +6,7 @@ Shapes: N sequences, T frames of each, H x W pixels, F frames of a face set.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -308,14 +308,7 @@ def window_items(
                 targets.append(np.where(known, labels[row], IGNORED))
                 names.append(f'{sequence.name}@{start}')
                 origins.append(sequence.name)
-    if not rows:
-        raise ValueError('no frame of any sequence has a class')
-    return ImageItems(
-        frames=np.stack(rows),
-        targets=np.stack(targets),
-        names=tuple(names),
-        sequences=tuple(origins),
-    )
+    return _stacked(rows, targets, names, origins)
 
 
 def centred_items(
@@ -338,11 +331,18 @@ def centred_items(
             targets.append(int(labels[sequence.start + place]))
             names.append(f'{sequence.name}@{place}')
             origins.append(sequence.name)
+    return _stacked(rows, targets, names, origins)
+
+
+def _stacked(
+    rows: list[np.ndarray], targets: list[Any], names: list[str], origins: list[str]
+) -> ImageItems:
+    """Put items together: rows (T,) of frames, targets () or (T,). ValueError for none."""
     if not rows:
         raise ValueError('no frame of any sequence has a class')
     return ImageItems(
         frames=np.stack(rows),
-        targets=np.array(targets),
+        targets=np.stack(targets),
         names=tuple(names),
         sequences=tuple(origins),
     )

@@ -2,22 +2,21 @@
 """Export of an image recogniser to ONNX, and the check of the export."""
 
 import copy
-import importlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from fer_perception.inference.onnx_clips import CPU, open_session
 from fer_perception.models.image_model_file import (
     ImageModelDescription,
     description_from_metadata,
     description_to_metadata,
 )
 from fer_perception.models.image_network import ImageNetwork
-from fer_training.onnx_export import OPSET, import_onnx
+from fer_training.onnx_export import OPSET, import_onnx, write_onnx
 
 INPUT, OUTPUT = 'images', 'logits'
 CHECKED_SEQUENCES = (1, 3)  # numbers of them in the batches that are compared
@@ -51,11 +50,7 @@ def export_image_onnx(
             dynamic_axes={INPUT: {0: 'sequences'}, OUTPUT: {0: 'sequences'}},
             opset_version=OPSET,
         )
-    model = onnx.load_from_string(data.getvalue())
-    onnx.helper.set_model_props(model, description_to_metadata(description))
-    onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    write_onnx(path, onnx.load_from_string(data.getvalue()), description_to_metadata(description))
 
 
 def largest_image_difference(network: ImageNetwork, path: Path, *, seed: int = 0) -> float:
@@ -64,13 +59,7 @@ def largest_image_difference(network: ImageNetwork, path: Path, *, seed: int = 0
     Returns the largest difference of a logit, as a share of the largest logit of its batch where
     that is above 1. Raises ValueError if the export's description is not to be read.
     """
-    try:
-        runtime: Any = importlib.import_module('onnxruntime')
-    except ImportError as error:
-        raise ImportError(
-            'the export is checked by onnxruntime: install the extra fer_perception[training]'
-        ) from error
-    session = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    session = open_session(path, 1, [CPU])
     described = description_from_metadata(session.get_modelmeta().custom_metadata_map)
     if described.network != network.config:
         raise ValueError(f'{path} describes another network than the one that was exported')

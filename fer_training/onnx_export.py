@@ -119,8 +119,13 @@ def export_onnx(
             do_constant_folding=constant_folding,
             opset_version=OPSET,
         )
-    model = onnx.load_from_string(data.getvalue())
-    onnx.helper.set_model_props(model, description_to_metadata(description))
+    write_onnx(path, onnx.load_from_string(data.getvalue()), description_to_metadata(description))
+
+
+def write_onnx(path: Path, model: Any, metadata: dict[str, str]) -> None:
+    """Check an ONNX model and write it with metadata."""
+    onnx = import_onnx()
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())

@@ -36,7 +36,7 @@ from fer_perception.inference.onnx_streaming import (
 )
 from fer_perception.models.model_file import ModelDescription, description_to_metadata
 from fer_perception.models.pst_bln import PstBln
-from fer_training.onnx_export import OPSET, MaskedPstBln, import_onnx
+from fer_training.onnx_export import OPSET, MaskedPstBln, import_onnx, write_onnx
 
 IR_VERSION = 8  # of opset 17's time
 
@@ -65,10 +65,7 @@ def export_step_network(
     model = _StepGraph(onnx, folded, signature).model()
     metadata = description_to_metadata(description)
     metadata[STEP_NETWORK] = step_network_to_metadata(signature)
-    onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    write_onnx(path, model, metadata)
 
 
 def largest_step_difference(

@@ -17,10 +17,11 @@ from fer_training.crossval import (
     CHECKPOINT_FILE,
     FOLD_FILE,
     read_fold_file,
+    run_folds,
     silent,
     write_fold_file,
 )
-from fer_training.engines import ENGINES, run_jobs
+from fer_training.engines import ENGINES
 from fer_training.frame_predictions import (
     FramePredictions,
     join_frames,
@@ -134,16 +135,15 @@ def cross_validate_streaming(
     classes: of the networks, noted in each folder. Raises what `run_jobs` raises, and ValueError
     if a folder holds a fold of other settings.
     """
-    left = [job for job in jobs if read_fold_file(job) is None]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(left), desc='folds', unit='fold') as bar:
-        for index, frames in run_jobs(
-            run_streaming_fold, left, engine=engine, workers=workers, ray_address=ray_address
-        ):
-            job = left[index]
-            write_frame_predictions(job.folder / FRAMES_FILE, frames)
-            write_fold_file(job, {'classes': list(classes)})
-            log(f'{job.folder}: {len(frames)} frames of {", ".join(job.held_out)}')
-            bar.update()
+    def keep(job: StreamingFold, frames: FramePredictions) -> str:
+        write_frame_predictions(job.folder / FRAMES_FILE, frames)
+        write_fold_file(job, {'classes': list(classes)})
+        return f'{len(frames)} frames of {", ".join(job.held_out)}'
+
+    run_folds(
+        run_streaming_fold, [job for job in jobs if read_fold_file(job) is None], keep,
+        total=len(jobs), engine=engine, workers=workers, ray_address=ray_address, log=log,
+    )
 
 
 def read_folds(folder: Path, *, classes: Sequence[str]) -> FramePredictions:

@@ -67,10 +67,9 @@ class ImageReader(FaceReader):
         self._network = model.network.to(self._device)
         if precision == 'bf16' and self._device.type != 'cpu':
             raise ValueError("precision 'bf16' is for the CPU; use 'auto' or 'fp32' with CUDA")
-        if precision == 'auto':
-            has_bf16 = self._device.type == 'cpu' and cpu_has_bf16()
-            precision = 'bf16' if has_bf16 and _bf16_is_good(model) else 'fp32'
-        self._features_of = _FrameFeatures(self._network, precision)
+        if precision == 'auto' and (self._device.type != 'cpu' or not cpu_has_bf16()):
+            precision = 'fp32'
+        self._features_of = _frame_features(model, precision)
         self._model = model.description
         self._views = views
         self._generator = seeded_generator(seed, device=self._device)
@@ -178,17 +177,23 @@ class _FrameFeatures:
 
 
 @torch.inference_mode()
-def _bf16_is_good(model: LoadedImageModel) -> bool:
-    """Tell whether bf16 leaves the probabilities of a trial image nearly as they are."""
+def _frame_features(model: LoadedImageModel, precision: str) -> _FrameFeatures:
+    """Prepare the features; 'auto' is bf16 if a trial image's probabilities stay nearly alike."""
     network, size = model.network, model.network.image_size
+    exact = _FrameFeatures(network, 'fp32')
+    if precision == 'fp32':
+        return exact
+    fast = _FrameFeatures(network, 'bf16')
+    if precision == 'bf16':
+        return fast
     noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 4.0 - 2.0
     image = functional.interpolate(noise, (size, size), mode='bilinear')
     answers = []
-    for precision in ('fp32', 'bf16'):
-        features = _FrameFeatures(network, precision)(image)
-        logits = network.random_part(features.expand(1, network.frames, -1))
-        answers.append(network.probabilities(logits / model.description.temperature))
-    return float((answers[0] - answers[1]).abs().max()) <= BF16_BOUND
+    for features_of in (exact, fast):
+        sequence = features_of(image).expand(1, network.frames, -1)  # (1, T, F)
+        logits = network.random_part(sequence) / model.description.temperature
+        answers.append(network.probabilities(logits))
+    return fast if float((answers[0] - answers[1]).abs().max()) <= BF16_BOUND else exact
 
 
 class _FaceFrames:

@@ -6,7 +6,32 @@ import math
 from dataclasses import fields
 from typing import Any, TypeVar, get_args, get_origin
 
+FORMAT_VERSION = 5
+MAX_TEXT = 1 << 20  # characters of the metadata
+
 Described = TypeVar('Described')
+
+
+def write_fields(architecture: str, values: dict[str, Any]) -> dict[str, str]:
+    """Write the fields of a description as the metadata of a file: a JSON text for each."""
+    values = {**values, 'format_version': FORMAT_VERSION, 'architecture': architecture}
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def read_fields(metadata: dict[str, str]) -> tuple[Any, dict[str, Any]]:
+    """Read metadata back, not checked yet but for their size and format version.
+
+    Returns what they say is the architecture, and the other fields. Raises ValueError.
+    """
+    if (length := sum(map(len, metadata.values()))) > MAX_TEXT:
+        raise ValueError(f'the metadata have {length} characters, at most {MAX_TEXT} are read')
+    values = {name: read_json(name, text) for name, text in metadata.items()}
+    version = values.pop('format_version', None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f'format_version is {version}, this program reads version {FORMAT_VERSION}'
+        )
+    return values.pop('architecture', None), values
 
 
 def read_json(name: str, text: str) -> Any:

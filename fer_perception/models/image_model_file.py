@@ -4,7 +4,6 @@
 Nothing is unpickled. Loading checks every tensor and every field and names what is wrong.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from fer_perception.faces.crop import FaceCrop, ImageNormalization
 from fer_perception.models.description_fields import (
     checked_fields,
     read_dataclass,
-    read_json,
+    read_fields,
     tuple_of,
     typed,
+    write_fields,
 )
 from fer_perception.models.image_architectures import (
     IMAGE_ARCHITECTURES,
@@ -26,7 +26,7 @@ from fer_perception.models.image_architectures import (
     build_image_network,
 )
 from fer_perception.models.image_network import ImageNetwork
-from fer_perception.models.model_file import FORMAT_VERSION, MAX_FRAME_RATE, MAX_TEXT
+from fer_perception.models.model_file import MAX_FRAME_RATE
 from fer_perception.models.tensor_file import (
     ModelFileError,
     check_tensors,
@@ -132,9 +132,7 @@ def load_image_model(path: Path, *, device: str | torch.device = 'cpu') -> Loade
 
 def description_to_metadata(description: ImageModelDescription) -> dict[str, str]:
     """Write a description as the metadata of a file: a JSON text for every field."""
-    values = asdict(description)
-    values |= {'format_version': FORMAT_VERSION, 'architecture': description.architecture}
-    return {name: json.dumps(value) for name, value in values.items()}
+    return write_fields(description.architecture, asdict(description))
 
 
 def description_from_metadata(metadata: dict[str, str]) -> ImageModelDescription:
@@ -142,15 +140,7 @@ def description_from_metadata(metadata: dict[str, str]) -> ImageModelDescription
 
     Raises ValueError or TypeError naming the first thing wrong.
     """
-    if (length := sum(map(len, metadata.values()))) > MAX_TEXT:
-        raise ValueError(f'the metadata have {length} characters, at most {MAX_TEXT} are read')
-    values = {name: read_json(name, text) for name, text in metadata.items()}
-    version = values.pop('format_version', None)
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f'format_version is {version}, this program reads version {FORMAT_VERSION}'
-        )
-    architecture = values.pop('architecture', None)
+    architecture, values = read_fields(metadata)
     if architecture not in IMAGE_ARCHITECTURES:
         raise ValueError(
             f'architecture is {architecture!r}, this program reads images by '

@@ -4,7 +4,6 @@
 Nothing is unpickled. Loading checks every tensor and every field and names what is wrong.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,13 @@ import torch
 
 from fer_perception.graph.edges import check_edge_list
 from fer_perception.graph.normalization import NORMALIZATIONS
-from fer_perception.models.description_fields import checked_fields, read_json, tuple_of, typed
+from fer_perception.models.description_fields import (
+    checked_fields,
+    read_fields,
+    tuple_of,
+    typed,
+    write_fields,
+)
 from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_perception.models.tensor_file import (
     ModelFileError,
@@ -24,9 +29,7 @@ from fer_perception.models.tensor_file import (
 )
 from fer_perception.uncertainty.estimate import DecisionRule
 
-FORMAT_VERSION = 5
 ARCHITECTURE = 'pst_bln'
-MAX_TEXT = 1 << 20  # characters of the metadata
 # What a network may ask for, so that a damaged or hostile file takes neither memory nor time.
 LARGEST = {
     'layers': 100,
@@ -170,9 +173,7 @@ def load_model(path: Path, *, device: str | torch.device = 'cpu') -> LoadedModel
 
 def description_to_metadata(description: ModelDescription) -> dict[str, str]:
     """Write a description as the metadata of a file: a JSON text for every field."""
-    values = asdict(description)
-    values |= {'format_version': FORMAT_VERSION, 'architecture': ARCHITECTURE}
-    return {name: json.dumps(value) for name, value in values.items()}
+    return write_fields(ARCHITECTURE, asdict(description))
 
 
 def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
@@ -180,15 +181,7 @@ def description_from_metadata(metadata: dict[str, str]) -> ModelDescription:
 
     Raises ValueError or TypeError naming the first thing wrong.
     """
-    if (length := sum(map(len, metadata.values()))) > MAX_TEXT:
-        raise ValueError(f'the metadata have {length} characters, at most {MAX_TEXT} are read')
-    values = {name: read_json(name, text) for name, text in metadata.items()}
-    version = values.pop('format_version', None)
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f'format_version is {version}, this program reads version {FORMAT_VERSION}'
-        )
-    architecture = values.pop('architecture', None)
+    architecture, values = read_fields(metadata)
     if architecture != ARCHITECTURE:
         raise ValueError(f'architecture is {architecture!r}, this program reads {ARCHITECTURE!r}')
     values = checked_fields('the metadata', ModelDescription, values)

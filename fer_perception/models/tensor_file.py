@@ -3,8 +3,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,15 +54,27 @@ class TensorFile:
 
 def read_tensors(path: Path) -> TensorFile:
     """Read a file of tensors. Raises ModelFileError for one that is none."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    told = metadata.pop(DIGEST, None)
+    return TensorFile(metadata, tensors, told)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read what a file says of itself, not its tensors. Raises ModelFileError as read_tensors."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     check_model_path(path)
     try:
         with safe_open(path, framework='pt') as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f'{path} is no readable safetensors file: {error}') from error
-    told = metadata.pop(DIGEST, None)
-    return TensorFile(metadata, tensors, told)
 
 
 def digest(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:

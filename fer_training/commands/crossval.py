@@ -47,7 +47,7 @@ from fer_training.fit_recipes import FINE_TUNING, FIT_RECIPES
 from fer_training.plan import ARCHITECTURES, NetworkPlan
 from fer_training.protocols.description import ProtocolDescription, read_protocol
 from fer_training.protocols.folds import leave_one_subject_out, subject_folds
-from fer_training.results import CrossvalResult
+from fer_training.results import CrossvalResult, join_predictions
 
 TITLES = {'pst_bln': 'PST-BLN', 'st_bln': 'ST-BLN', 'st_gcn': 'ST-GCN', 'agcn': 'AGCN',
           'dgnn': 'DGNN'}
@@ -145,8 +145,11 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         ray_address=options.ray_address,
     )
     for name, seed, folder, jobs in runs:
-        result, predictions = gather(
-            [outcomes[job.folder] for job in jobs],
+        of_run = [outcomes[job.folder] for job in jobs]
+        predictions = join_predictions([outcome.predictions for outcome in of_run])
+        result = gather(
+            of_run,
+            predictions=predictions,
             name=name,
             data=folds.data,
             folds=folds.title,

@@ -9,14 +9,14 @@ from typing import Any
 
 from fer_training.commands.image_options import image_backbone, image_settings, label_mapping
 from fer_training.commands.variations import file_name
-from fer_training.crossval import write_crossval
+from fer_training.crossval import gather, write_crossval
 from fer_training.image_crossval import (
     ImageFoldJob,
     cross_validate_images,
     face_splits,
-    gather_images,
     pooled_localization,
     pooled_members,
+    pooled_predictions,
 )
 from fer_training.image_plan import ImagePlan, LabelledFaces
 from fer_training.image_predictions import abaw_score
@@ -76,8 +76,10 @@ def cross_validate_recognizer(
     told = []
     for name, seed, folder, jobs in runs:
         of_run = [outcomes[job.folder] for job in jobs]
-        result, predictions = gather_images(
+        predictions = pooled_predictions(of_run)
+        result = gather(
             of_run,
+            predictions=predictions,
             name=name,
             data=faces.face_set.data_set,
             folds=options.folds,

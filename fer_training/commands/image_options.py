@@ -10,7 +10,7 @@ from typing import Any
 
 from fer_perception.inference.backend import choose_device
 from fer_perception.models.image_architectures import IMAGE_ARCHITECTURES
-from fer_perception.models.tensor_file import read_tensors
+from fer_perception.models.tensor_file import read_metadata
 from fer_training.image_plan import BACKBONE_DATA, Backbone
 from fer_training.image_recipes import ImageFitConfig
 from fer_training.label_mapping import read_label_mapping
@@ -116,7 +116,7 @@ def is_image_model(path: Path) -> bool:
 
     Raises ModelFileError if it is no model file.
     """
-    text = read_tensors(path).metadata.get('architecture', '')
+    text = read_metadata(path).get('architecture', '')
     return text.strip('"') in IMAGE_ARCHITECTURES
 
 
