@@ -47,7 +47,7 @@ def export_step_network(
     """Write what one frame takes of a network as ONNX, the state and the masks as inputs.
 
     The number of samples is free. With `draw_masks` the graph draws its masks itself, as a GPU
-    needs it; masks that are constant in time stay inputs. The metadata hold the whole
+    needs it; masks that last for all frames stay inputs. The metadata hold the whole
     description, by the same keys as the model file's, and one that says that this is one step.
     Raises ValueError if the description is of another network, the network cannot stream or it
     has no masks to draw; ImportError without onnx.

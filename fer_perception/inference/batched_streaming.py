@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fer_perception.inference.folding import FoldedLayer, FoldedPstBln
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
-from fer_perception.models.dropout import keep_mask, seeded_generator
+from fer_perception.models.dropout import keep_mask, lasts, seeded_generator
 from fer_perception.models.pst_bln import PstBln
 
 Folded = TypeVar('Folded', FoldedLayer, FoldedPstBln)
@@ -115,7 +115,7 @@ class BatchedStreamingPstBln(StreamingNetwork['BatchedStream']):
 
     @property
     def _keeps_masks(self) -> bool:
-        return self._samples > 0 and self.config.dropout_masks == 'constant'
+        return self._samples > 0 and lasts(self.config.dropout_masks)
 
     @property
     def _is_after(self) -> bool:

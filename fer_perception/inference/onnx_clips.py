@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from fer_perception.inference.monte_carlo import FRAMES_PER_PASS
+from fer_perception.models.dropout import lasts
 from fer_perception.models.model_file import ModelDescription, description_from_metadata
 from fer_perception.models.pst_bln import PstBlnConfig
 from fer_perception.models.tensor_file import ModelFileError, check_model_path
@@ -30,7 +31,7 @@ def mask_names(layers: int) -> list[str]:
 
 def free_mask_axes(config: PstBlnConfig) -> tuple[int, ...]:
     """Return the axes of a mask whose sizes differ from run to run: samples and frames."""
-    return (0,) if config.dropout_masks == 'constant' else (0, 2)
+    return (0,) if lasts(config.dropout_masks) else (0, 2)
 
 
 class OnnxMonteCarlo:

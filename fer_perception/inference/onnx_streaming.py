@@ -30,7 +30,7 @@ from fer_perception.inference.onnx_clips import (
 )
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
 from fer_perception.models.description_fields import read_json
-from fer_perception.models.dropout import seeded_generator
+from fer_perception.models.dropout import lasts, seeded_generator
 from fer_perception.models.model_file import ModelDescription, description_from_metadata
 from fer_perception.models.pst_bln import PstBlnConfig
 from fer_perception.models.tensor_file import ModelFileError
@@ -83,9 +83,9 @@ class StepSignature:
             )
         if self.draws_masks and config.dropout == 0.0:
             raise ValueError('the model has no dropout, so there are no masks to draw')
-        if self.draws_masks and config.dropout_masks == 'constant':
+        if self.draws_masks and lasts(config.dropout_masks):
             raise ValueError(
-                'masks that are constant in time are drawn once for each face, not in the graph'
+                'masks that last for all frames are drawn once for each face, not in the graph'
             )
 
     @property
@@ -292,7 +292,7 @@ class OnnxStream(ExpressionStream):
         self._answered_frames = 0
         self._frames = 0
         lasting: list[np.ndarray] = []
-        if self._samples and config.dropout_masks == 'constant':
+        if self._samples and lasts(config.dropout_masks):
             lasting = network.draw_lasting_masks()
         elif not self._samples and not network.signature.draws_masks:
             # The weights are scaled for masks of 0 and 1, whose mean is 1 - dropout.

@@ -32,7 +32,7 @@ from fer_perception.inference.row_product import (
 )
 from fer_perception.inference.row_product import description as row_product_description
 from fer_perception.inference.stream import ExpressionStream, StreamingNetwork
-from fer_perception.models.dropout import seeded_generator
+from fer_perception.models.dropout import lasts, seeded_generator
 from fer_perception.models.pst_bln import PstBln
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16}
@@ -143,7 +143,7 @@ class TorchStream(ExpressionStream):
         self._pooled_frames = 0
         self._frames = 0
         self._lasting_masks: list[Tensor] = []
-        if self._samples and self._network.config.dropout_masks == 'constant':
+        if self._samples and lasts(self._network.config.dropout_masks):
             self._resize(self._network.samples)
             self._lasting_masks = self._network.draw_lasting_masks()
 
@@ -315,7 +315,8 @@ class LayerStream:
         missing = self._edges - mask.shape[-1]
         if mask.shape[-1] > 1 and missing:
             mask = torch.nn.functional.pad(mask, (0, missing))
-        return mask.expand(-1, self._streams, self._edges).flatten(1)
+        # With one stream, flattening alone would leave a view of one column.
+        return mask.expand(-1, self._streams, self._edges).flatten(1).contiguous()
 
     def _spatial(self, slot: Tensor, network: TorchStreamingPstBln) -> None:
         """Write ReLU(U X W + R X) to a slot of the ring, (C_out, S * E)."""

@@ -7,9 +7,14 @@ import torch
 from torch import Tensor, nn
 
 # What one draw decides: 'element' each value by itself (the paper), 'edge' an edge in a frame,
-# 'channel' a channel in a frame, 'constant' a channel of an edge in all frames of a clip.
-MASK_KINDS = ('element', 'edge', 'channel', 'constant')
-SHARED_AXIS = {'edge': 1, 'channel': 3, 'constant': 2}  # of (N, C, T, E), where masks have size 1
+# 'channel' a channel in a frame, 'constant' a channel of an edge in all frames of a clip,
+# 'feature_map' a channel of all edges in all frames (Tompson et al. 2015, "spatial dropout").
+MASK_KINDS = ('element', 'edge', 'channel', 'constant', 'feature_map')
+# Axes of (N, C, T, E) along which one draw serves all: masks have size 1 there.
+SHARED_AXES = {
+    'element': (), 'edge': (1,), 'channel': (3,), 'constant': (2,), 'feature_map': (2, 3)
+}
+TIME_AXIS = 2
 
 
 def seeded_generator(seed: int | None, *, device: torch.device) -> torch.Generator:
@@ -41,17 +46,22 @@ def check_mask_kind(kind: str) -> None:
 
 
 def mask_shape(kind: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the shape of the masks for features (N, C, T, E): 1 along the axis that shares them.
+    """Return the shape of the masks for features (N, C, T, E): 1 along the axes that share them.
 
     Masks of single elements have the shape of the features, which may then be any. Raises
     ValueError for an unknown kind, or features of other than four axes.
     """
     check_mask_kind(kind)
-    if kind not in SHARED_AXIS:
+    if not SHARED_AXES[kind]:
         return tuple(shape)
     if len(shape) != 4:
         raise ValueError(f'masks of the kind {kind!r} need (N, C, T, E), not {tuple(shape)}')
-    return tuple(1 if axis == SHARED_AXIS[kind] else size for axis, size in enumerate(shape))
+    return tuple(1 if axis in SHARED_AXES[kind] else size for axis, size in enumerate(shape))
+
+
+def lasts(kind: str) -> bool:
+    """Tell whether a stream keeps masks of this kind for all its frames."""
+    return TIME_AXIS in SHARED_AXES[kind]
 
 
 class SeededDropout(nn.Dropout):

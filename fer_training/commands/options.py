@@ -162,7 +162,8 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
                        help='after or before each layer (%(default)s)')
     group.add_argument('--mask-kind', choices=MASK_KINDS, default=MASK_KINDS[0],
                        help='what dropout draws together: each element (the paper), an edge or a '
-                       "channel of a frame, or 'constant', an element in all frames (%(default)s)")
+                       "channel of a frame, 'constant' an element in all frames, 'feature_map' "
+                       'a channel of all edges in all frames (%(default)s)')
 
 
 def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> None:

@@ -141,7 +141,7 @@ def test_random_masks_give_the_distribution_of_windowed_dropout(kind: str, devic
     assert min(values) > 1e-4 / 7
 
 
-@pytest.mark.parametrize('kind', ['element', 'constant'])
+@pytest.mark.parametrize('kind', MASK_KINDS)
 def test_other_numbers_of_samples_go_on_as_they_were(kind: str, device: str) -> None:
     """With masks that drop next to nothing, all samples are one; none may lose its past."""
     network = small_network(edges=20, dropout=1e-9, dropout_masks=kind)

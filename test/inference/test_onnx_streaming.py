@@ -31,7 +31,7 @@ from fer_perception.inference.onnx_streaming import (
     ring_out,
 )
 from fer_perception.inference.streaming import TorchStreamingPstBln
-from fer_perception.models.dropout import MASK_KINDS
+from fer_perception.models.dropout import MASK_KINDS, lasts
 from fer_perception.models.model_file import ModelDescription
 from fer_perception.models.pst_bln import PstBln
 from fer_perception.models.tensor_file import ModelFileError
@@ -207,7 +207,7 @@ def test_a_mask_for_all_samples_or_channels_or_edges_is_broadcast(model_path: Pa
 
 @pytest.mark.parametrize(
     ('kind', 'draw_masks'),
-    [(kind, drawn) for kind in MASK_KINDS for drawn in (False, True)[: 1 + (kind != 'constant')]],
+    [(kind, drawn) for kind in MASK_KINDS for drawn in (False, True)[: 2 - lasts(kind)]],
 )
 def test_random_masks_give_the_distribution_of_windowed_dropout(
     kind: str, draw_masks: bool, tmp_path: Path
@@ -261,7 +261,8 @@ def test_samples_differ_and_repeat_with_the_seed(
 
 
 @pytest.mark.parametrize(
-    ('kind', 'draw_masks'), [('element', False), ('element', True), ('constant', False)]
+    ('kind', 'draw_masks'),
+    [('element', False), ('element', True), ('constant', False), ('feature_map', False)],
 )
 def test_other_numbers_of_samples_go_on_as_they_were(
     kind: str, draw_masks: bool, tmp_path: Path

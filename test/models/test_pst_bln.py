@@ -105,7 +105,7 @@ def test_parts_make_the_whole_and_the_first_draws_nothing(position: str) -> None
         ({'dropout': 1.0}, 'dropout'),
         ({'padding': 'valid'}, 'padding'),
         ({'dropout_position': 'between'}, 'dropout_position'),
-        ({'dropout_masks': 'node'}, "element or edge or channel or constant, not 'node'"),
+        ({'dropout_masks': 'node'}, "channel or constant or feature_map, not 'node'"),
         ({'topology_init': 'zero'}, 'topology_init'),
         ({'window': -1}, 'window'),
         ({'subsets': 0}, 'subsets'),

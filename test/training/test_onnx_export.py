@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from fer_perception.graph.edges import load_edge_list
 from fer_perception.inference.onnx_clips import OnnxMonteCarlo
-from fer_perception.models.dropout import MASK_KINDS, SHARED_AXIS
+from fer_perception.models.dropout import MASK_KINDS, SHARED_AXES
 from fer_perception.models.model_file import ModelDescription, load_model, save_model
 from fer_perception.models.pst_bln import PstBln
 from fer_perception.models.tensor_file import DIGEST
@@ -153,7 +153,7 @@ def test_given_masks_do_what_drawn_masks_do(kind: str, tmp_path: Path) -> None:
     assert [tuple(mask.shape) for mask in drawn] == shapes
     # Where a feature is zero its mask cannot be told, but that of one which shares it can.
     masks = [
-        mask.amax(axis, keepdim=True) if (axis := SHARED_AXIS.get(kind)) else mask
+        mask.amax(SHARED_AXES[kind], keepdim=True) if SHARED_AXES[kind] else mask
         for mask in drawn
     ]
     logits = exported(network, tmp_path).logits(clips.numpy(), [mask.numpy() for mask in masks])

@@ -92,6 +92,7 @@ def test_a_network_in_training_mode_is_exported_in_evaluation_mode_and_left_alon
         ({'window': 0}, {}, False, 'window'),
         ({'dropout': 0.0}, {}, True, 'no masks to draw'),
         ({'dropout_masks': 'constant'}, {}, True, 'drawn once for each face'),
+        ({'dropout_masks': 'feature_map'}, {}, True, 'drawn once for each face'),
     ],
 )
 def test_what_cannot_stream_is_refused(
