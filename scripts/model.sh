@@ -26,7 +26,7 @@ synthesize test --variants test --count 1400 --seed 3
 
 # Growth finds the topology on a quarter of them; a longer fit on all, whose number is what limits it,
 # finds the weights. Both see synthetic people only, so that every real person can be held out.
-synthetic=(--validation "$out/validation.npz" --baseline 10
+synthetic=(--validation "$out/validation.npz" --baseline 5
     --mixed-precision --label-smoothing 0.05 --weight-decay 0.05)
 [ -f "$out/grown/model.safetensors" ] || fer_train grow \
     --tracks "$out/growth.npz@1" "${synthetic[@]}" --draws 1500 --epochs 4 \
@@ -41,8 +41,8 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --tracks "$data/buhmap_tracks.npz@0.38" "$data/lse_gfe_tracks.npz@0.12" --estimate-intensity
     --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
     i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
-    --baseline 10 --piece-frames 140 --draws 1000 --epochs 6 --learning-rate 0.006
-    --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
+    --baseline 5 --piece-frames 140 --draws 1000 --epochs 6 --learning-rate 0.006
+    --label-smoothing 0.05 --person 0.1 --stretch 0.05 --mixed-precision)
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
     --out "$shipped"
@@ -52,4 +52,4 @@ fer_train curves --model "$shipped" --basis "$data/ict_facekit_68.npz" --out "$o
 
 # What dropout decides together, compared by a short fine-tuning.
 fer_train crossval --streaming "${real[@]}" --draws 200 --epochs 2 --mc-samples 30 --seeds 1 2 \
-    --vary dropout_masks=element,edge,channel,constant --out "$out/masks"
+    --vary dropout_masks=element,edge,channel,constant,feature_map --out "$out/masks"

@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any, TypeVar, get_args, get_origin
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MAX_TEXT = 1 << 20  # characters of the metadata
 
 Described = TypeVar('Described')

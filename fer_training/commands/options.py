@@ -141,8 +141,9 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
                            help='Hz, of a network that streams (%(default)s)')
         group.add_argument('--baseline', type=float, metavar='SECONDS',
                            help='let a network that streams see, beside every frame, its '
-                           "difference from the mean of the face's past, of so long a span "
-                           '(that of --start, else none)')
+                           "difference from the mean of the face's first frames, which follows "
+                           'the later ones as an average over so long a span (that of --start, '
+                           'else none)')
         group.add_argument('--window', type=positive,
                            help=f'frames that are pooled ({STREAM_WINDOW}; of clips, all)')
     group.add_argument('--padding', choices=PADDINGS,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The baseline of a face is the mean of its past, however the frames arrive."""
+"""The baseline of a face is the slowly followed mean of its first frames, however they arrive."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_perception.graph.baseline import Baseline
+from fer_perception.graph.baseline import FIRST_FRAMES, Baseline
 
 
 def frames_of(count: int, *, seed: int = 1) -> np.ndarray:
@@ -14,7 +14,7 @@ def frames_of(count: int, *, seed: int = 1) -> np.ndarray:
 
 
 @given(count=st.integers(1, 40), span=st.integers(1, 60))
-def test_difference_is_from_the_mean_of_the_frames_so_far(count: int, span: int) -> None:
+def test_difference_is_from_the_first_frames_slowly_followed(count: int, span: int) -> None:
     vectors = frames_of(count)
     result = Baseline(frames=span).push(vectors)
     assert result.shape == (4, count, 5) and result.dtype == np.float32
@@ -22,7 +22,8 @@ def test_difference_is_from_the_mean_of_the_frames_so_far(count: int, span: int)
     mean = np.zeros((2, 5))
     for index in range(count):
         seen = vectors[:, : index + 1].astype(float)
-        mean = seen.mean(1) if index < span else mean + (seen[:, -1] - mean) / span
+        is_mean = index < min(FIRST_FRAMES, span)
+        mean = seen.mean(1) if is_mean else mean + (seen[:, -1] - mean) / span
         np.testing.assert_allclose(result[2:, index], seen[:, -1] - mean, atol=1e-6)
 
 
@@ -53,6 +54,13 @@ def test_a_held_change_fades_with_the_span() -> None:
     difference = Baseline(frames=100).push(step)[2, :, 0]
     assert difference[100] == pytest.approx(0.99)
     assert difference[199] == pytest.approx(0.99**100, rel=1e-6)
+
+
+def test_an_expression_that_begins_early_is_not_hidden() -> None:
+    step = np.concatenate([np.zeros((2, FIRST_FRAMES, 1)), np.ones((2, 30, 1))], axis=1)
+    difference = Baseline(frames=150).push(step)[2, :, 0]
+    assert difference[:FIRST_FRAMES].tolist() == [0.0] * FIRST_FRAMES
+    assert (difference[FIRST_FRAMES:] > 0.8).all()
 
 
 def test_reset_starts_anew() -> None:
