@@ -161,19 +161,42 @@ def cross_validate(
     Every outcome is written to its folder as soon as it is there. Raises what `run_jobs` raises,
     and ValueError if a folder holds a fold of other settings.
     """
-    outcomes = {job.folder: outcome for job in jobs if (outcome := _read_outcome(job)) is not None}
-
-    def keep(job: FoldJob, outcome: FoldOutcome) -> str:
-        _write_outcome(job, outcome)
-        outcomes[job.folder] = outcome
-        return (
+    return fold_outcomes(
+        jobs, run_fold, read=_read_outcome, write=_write_outcome,
+        describe=lambda outcome: (
             f'{list(outcome.result.topology)}, accuracy '
             f'{outcome.result.monte_carlo_accuracy:.3f} with Monte Carlo dropout, '
             f'{outcome.result.single_pass_accuracy:.3f} by one pass'
-        )
+        ),
+        engine=engine, workers=workers, ray_address=ray_address, log=log,
+    )
+
+
+def fold_outcomes(
+    jobs: Sequence[Job],
+    run: Callable[[Job], Outcome],
+    *,
+    read: Callable[[Job], Outcome | None],
+    write: Callable[[Job, Outcome], None],
+    describe: Callable[[Outcome], str],
+    engine: str,
+    workers: int,
+    ray_address: str | None,
+    log: Callable[[str], None],
+) -> dict[Path, Outcome]:
+    """Read the outcomes of the folds that are done and run the others, by their folders.
+
+    Raises what `read` and `run_jobs` raise.
+    """
+    outcomes = {job.folder: found for job in jobs if (found := read(job)) is not None}
+
+    def keep(job: Job, outcome: Outcome) -> str:
+        write(job, outcome)
+        outcomes[job.folder] = outcome
+        return describe(outcome)
 
     run_folds(
-        run_fold, [job for job in jobs if job.folder not in outcomes], keep, total=len(jobs),
+        run, [job for job in jobs if job.folder not in outcomes], keep, total=len(jobs),
         engine=engine, workers=workers, ray_address=ray_address, log=log,
     )
     return outcomes

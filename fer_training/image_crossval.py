@@ -13,8 +13,8 @@ from fer_training.crossval import (
     CHECKPOINT_FILE,
     PREDICTIONS_FILE,
     cannot_be_used,
+    fold_outcomes,
     read_fold_file,
-    run_folds,
     silent,
     write_fold_file,
 )
@@ -180,21 +180,14 @@ def cross_validate_images(
 
     Raises what `run_jobs` raises, and ValueError if a folder holds a fold of other settings.
     """
-    outcomes = {job.folder: found for job in jobs if (found := _read_outcome(job)) is not None}
-
-    def keep(job: ImageFoldJob, outcome: ImageFoldOutcome) -> str:
-        _write_outcome(job, outcome)
-        outcomes[job.folder] = outcome
-        return (
+    return fold_outcomes(
+        jobs, run_image_fold, read=_read_outcome, write=_write_outcome,
+        describe=lambda outcome: (
             f'accuracy {outcome.result.monte_carlo_accuracy:.3f} by all samples, '
             f'{outcome.result.single_pass_accuracy:.3f} by one pass'
-        )
-
-    run_folds(
-        run_image_fold, [job for job in jobs if job.folder not in outcomes], keep,
-        total=len(jobs), engine=engine, workers=workers, ray_address=ray_address, log=log,
+        ),
+        engine=engine, workers=workers, ray_address=ray_address, log=log,
     )
-    return outcomes
 
 
 def pooled_predictions(outcomes: Sequence[ImageFoldOutcome]) -> VotedPredictions:
