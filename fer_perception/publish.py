@@ -127,9 +127,11 @@ def main() -> int:
     try:
         with open_source(options.source, topic=options.bag_topic) as source:
             camera = CameraPublisher(topic=options.topic, compressed=options.compressed)
-            camera.wait_for_subscriber(options.wait)
-            publish_source(camera, source, options)
-            print(f'fer_publish: published {camera.published} images of {source.name}')
+            try:
+                camera.wait_for_subscriber(options.wait)
+                publish_source(camera, source, options)
+            finally:  # a loop is always ended by a signal
+                print(f'fer_publish: published {camera.published} images of {source.name}')
     except (SourceError, ValueError) as error:
         print(f'fer_publish: {error}', file=sys.stderr)
         return 1

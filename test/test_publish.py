@@ -95,6 +95,8 @@ def test_a_loop_goes_on_until_it_is_interrupted(folder: Path) -> None:
     process.terminate()
     output = process.communicate(timeout=10)[0]
     assert process.returncode == 0 and 'Traceback' not in output
+    published = int(output.split('published ')[1].split()[0])
+    assert published >= len(messages)
 
 
 def test_a_missing_source_ends_with_one_line() -> None:
