@@ -73,6 +73,23 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(features), self.targets[torch.from_numpy(chosen)]
 
 
+def class_shares(targets: Tensor, chances: Tensor | None = None) -> Tensor:
+    """Return the share that each class has among the targets of an epoch, (C,) summing to 1.
+
+    targets: (N,) of clips or (N, T) of frames, class index or IGNORED. chances: (N,) of a sequence
+    to be drawn; None: all are equal. C is one more than the highest index. Raises ValueError if
+    there is no target at all.
+    """
+    by_sequence = targets.reshape(len(targets), -1)  # (N, T), T = 1 of clips
+    known = by_sequence != IGNORED
+    if not known.any():
+        raise ValueError('there is no target whose class could be counted')
+    of_sequence = torch.ones(len(targets)) if chances is None else chances
+    weights = of_sequence.double()[:, None].expand_as(by_sequence)[known]
+    sums = torch.bincount(by_sequence[known], weights=weights)
+    return sums / sums.sum()
+
+
 def stack_frames(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> TrainingSet:
     """Put sequences (2, T, 51) with targets (T,) together, filling up the shorter ones.
 

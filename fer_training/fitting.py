@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from fer_perception.models.pst_bln import PstBln
-from fer_training.dataset import IGNORED, TrainingSet
+from fer_training.dataset import IGNORED, TrainingSet, class_shares
 from fer_training.inputs import NetworkInput
 
 OPTIMIZERS = ('adamw', 'sgd', 'adam')
@@ -39,6 +39,9 @@ class FitConfig:
     drop_after_epochs: tuple[int, ...] = ()
     max_gradient_norm: float = 1.0  # gradients are clipped to it; 0 leaves them
     label_smoothing: float = 0.0
+    # Targets weigh by the share of their class to the power of -class_balance: at 0 all the same,
+    # at 1 all classes together the same
+    class_balance: float = 0.0
     patience: int = 0  # end after this many epochs without a lower loss; 0: never early
     patience_threshold: float = 1e-3  # relative drop that counts as lower
     warm_up_frames: int = 5  # frames from the reset on that teach nothing (frame targets)
@@ -60,6 +63,8 @@ class FitConfig:
                 raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
         if not self.learning_rate > 0:
             raise ValueError(f'learning_rate must be positive, not {self.learning_rate}')
+        if not 0 <= self.class_balance <= 1:
+            raise ValueError(f'class_balance must be from 0 to 1, not {self.class_balance}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,7 @@ def fit(
     if origin:
         settings['origin'] = origin
     records = _resume(checkpoint, start, settings, network, optimizer, schedule, log)
+    weights = _class_weights(data, config).to(device)
 
     while len(records) < config.epochs and not _converged(records, config):
         epoch = len(records)
@@ -149,9 +155,7 @@ def fit(
                 targets[:, : config.warm_up_frames] = IGNORED
             with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision):
                 logits, targets = _answers(network, inputs, targets)
-            loss = F.cross_entropy(
-                logits, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing
-            )
+            loss = _weighted_cross_entropy(logits, targets, weights, config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             if config.max_gradient_norm:
@@ -266,6 +270,28 @@ def _answers(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tenso
     logits = network.logits_over_time(inputs).float()  # (N, T', C)
     stride = network.config.total_stride
     return logits.flatten(0, 1), targets[:, ::stride].flatten()
+
+
+def _class_weights(data: TrainingSet, config: FitConfig) -> Tensor:
+    """Return what a target of each class weighs, (C,), 1 on average; 0 for classes without any."""
+    targets = data.targets[:, config.warm_up_frames :] if data.has_frame_targets else data.targets
+    counts = class_shares(targets, data.chances)
+    weights = torch.where(counts > 0, counts.clamp(min=1e-12) ** -config.class_balance, 0.0)
+    return (weights / (weights * counts).sum()).float()
+
+
+def _weighted_cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float
+) -> Tensor:
+    """Average the cross entropy of targets (M,), each times the weight (C,) of its class.
+
+    Over their number, not their weight: a batch without a rare class would else push against it.
+    """
+    known = targets != IGNORED
+    losses = F.cross_entropy(
+        logits, targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction='none'
+    )
+    return (losses * weights[targets.clamp(min=0)]).sum() / known.sum().clamp(min=1)
 
 
 def _optimizer(network: nn.Module, config: FitConfig) -> Optimizer:

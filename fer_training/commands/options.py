@@ -190,6 +190,8 @@ def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> Non
     declare('weight_decay', type=float)
     declare('max_gradient_norm', '0 leaves gradients as they are', type=float)
     declare('label_smoothing', type=float)
+    declare('class_balance', 'targets weigh by the share of their class to the power of minus '
+            'this; 1 makes all classes weigh the same', type=float)
     declare('patience', 'end after so many epochs without a lower loss; 0: never early', type=int)
     declare('seed', type=int)
     declare('workers', 'processes that read the batches', type=int)

@@ -18,7 +18,7 @@ from fer_perception.models.pst_bln import PstBln, PstBlnConfig
 from fer_training import fitting
 from fer_training.calibration import calibrate, threshold_for_risk
 from fer_training.cli import main
-from fer_training.dataset import TrainingSet
+from fer_training.dataset import IGNORED, TrainingSet, class_shares
 from fer_training.fitting import EpochRecord, FitConfig, fit, measure_loss
 from fer_training.inputs import Augmentation, NetworkInput
 from fer_training.tracks import Track
@@ -210,6 +210,40 @@ def test_a_loss_that_falls_no_more_ends_the_fit() -> None:
     assert len(records) == 3
 
 
+def test_balanced_classes_weigh_the_same_however_rare() -> None:
+    data = toy_data(40)
+    happy = (data.targets == 1).any(1)
+    chances = torch.where(happy, 0.05, 0.95) / torch.where(happy, 0.05, 0.95).sum()
+    rare = replace(data, chances=chances, draws=400)
+
+    def mean_happiness(class_balance: float) -> float:
+        # Features that tell nothing: what is left is how often each class is met.
+        blind = replace(rare, features=np.zeros_like(rare.features))
+        torch.manual_seed(0)
+        network = PstBln(NETWORK, quiet=True)
+        fit(
+            network, blind, network_input=INPUT, progress=False, log=silent,
+            config=replace(CONFIG, epochs=4, class_balance=class_balance),
+        )
+        with torch.inference_mode():
+            logits = network.logits_over_time(INPUT(torch.from_numpy(blind.features[:1])))
+        return float(logits.softmax(-1)[..., 1].mean())
+
+    assert mean_happiness(0.0) < 0.15
+    assert 0.4 < mean_happiness(1.0) < 0.6
+    assert mean_happiness(0.0) < mean_happiness(0.5) < mean_happiness(1.0)
+
+
+def test_class_shares_count_what_is_drawn() -> None:
+    targets = torch.tensor([[0, 0, IGNORED], [1, IGNORED, IGNORED], [0, 2, 2]])
+    assert class_shares(targets).tolist() == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+    chances = torch.tensor([0.0, 0.5, 0.5])
+    assert class_shares(targets, chances).tolist() == pytest.approx([1 / 4, 1 / 4, 2 / 4])
+    assert class_shares(torch.tensor([0, 1, 1, 1])).tolist() == pytest.approx([0.25, 0.75])
+    with pytest.raises(ValueError, match='no target'):
+        class_shares(torch.full((2, 3), IGNORED))
+
+
 def test_the_loss_does_not_depend_on_the_batches() -> None:
     network = PstBln(NETWORK, quiet=True)
     losses = [
@@ -220,7 +254,9 @@ def test_the_loss_does_not_depend_on_the_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    'bad', [{'optimizer': 'lion'}, {'schedule': 'cosine'}, {'epochs': 0}, {'learning_rate': 0.0}]
+    'bad',
+    [{'optimizer': 'lion'}, {'schedule': 'cosine'}, {'epochs': 0}, {'learning_rate': 0.0},
+     {'class_balance': 1.5}],
 )
 def test_settings_that_fit_nothing_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
