@@ -25,7 +25,8 @@ synthesize validation --count 140 --seed 2
 synthesize test --variants test --count 1400 --seed 3
 
 # Growth finds the topology on a quarter of them; a longer fit on all, whose number is what limits it,
-# finds the weights. Both see synthetic people only, so that every real person can be held out.
+# finds the weights, under the masks that are sampled later. Both see synthetic people only, so that
+# every real person can be held out.
 synthetic=(--validation "$out/validation.npz" --baseline 5
     --mixed-precision --label-smoothing 0.05 --weight-decay 0.05)
 [ -f "$out/grown/model.safetensors" ] || fer_train grow \
@@ -33,16 +34,18 @@ synthetic=(--validation "$out/validation.npz" --baseline 5
     --block-threshold 0.05 --layer-threshold 0.05 --final-epochs 2 --mc-samples 4 --out "$out/grown"
 [ -f "$out/start.safetensors" ] || fer_train fit --start "$out/grown/model.safetensors" \
     --tracks "$out/train.npz@1" "${synthetic[@]}" --draws 6400 --epochs 18 --batch-size 64 \
-    --learning-rate 0.01 --out "$out/start.safetensors"
+    --learning-rate 0.01 --mask-kind constant --out "$out/start.safetensors"
 
-# Real people beside them; what is no expression counts as neutral. The whole of a real track is
-# read at once: cut in the middle, it would begin with an expression that nothing led to.
+# Real people beside them; what is no expression counts as neutral, which makes neutral frames so many
+# that the other classes must weigh more. The whole of a real track is read at once: cut in the
+# middle, it would begin with an expression that nothing led to.
 real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --tracks "$data/buhmap_tracks.npz@0.38" "$data/lse_gfe_tracks.npz@0.12" --estimate-intensity
     --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
     i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
-    --baseline 5 --piece-frames 140 --draws 1000 --epochs 6 --learning-rate 0.006
-    --label-smoothing 0.05 --person 0.1 --stretch 0.05 --mixed-precision)
+    --baseline 5 --piece-frames 140 --draws 2000 --epochs 6 --learning-rate 0.006
+    --mask-kind constant --dropout 0.3 --class-balance 0.5
+    --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
     --out "$shipped"
