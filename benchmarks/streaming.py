@@ -74,6 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('--samples', type=int, default=100, help='(%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU (%(default)s)')
     parser.add_argument('--turns', type=int, default=9, help='of all rows (%(default)s)')
+    parser.add_argument('--shipped', action='store_true', help='measure the shipped model alone')
     parser.add_argument('--out', type=Path, help='JSON file (the tables are printed anyway)')
     return parser.parse_args()
 
@@ -286,7 +287,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     peak = peaks(options.turns)
     tables = []
-    for edge_list in EDGE_LISTS:
+    for edge_list in () if options.shipped else EDGE_LISTS:
         edges = len(load_edge_list(edge_list))
         reference = PstBln(
             PstBlnConfig.reference(channels=CHANNELS, classes=len(CLASSES), edges=edges),

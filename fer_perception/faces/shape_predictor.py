@@ -15,7 +15,6 @@ import ctypes
 import functools
 import logging
 import os
-import sysconfig
 import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import dlib
 import numpy as np
 
+from fer_perception.compiled_library import open_compiled_library
 from fer_perception.faces.place import patch_of
 
 INTERFACE = 2  # version of the functions in shape_predictor.cpp
@@ -187,24 +187,8 @@ class DlibShapePredictor(ShapePredictor):
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Load the compiled library; None if there is none that can be used."""
-    suffix = sysconfig.get_config_var('EXT_SUFFIX')
-    path = Path(__file__).with_name(f'_shape_predictor{suffix}')
-    if not path.exists():
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-        interface = library.shape_predictor_interface()
-    except (OSError, AttributeError) as error:
-        LOGGER.warning('%s cannot be used, dlib is used instead: %s', path, error)
-        return None
-    if interface != INTERFACE:
-        LOGGER.warning(
-            '%s was compiled from other sources (interface %s, not %s), dlib is used instead: '
-            'install this package again',
-            path,
-            interface,
-            INTERFACE,
-        )
+    library = open_compiled_library(Path(__file__), interface=INTERFACE, instead='dlib')
+    if library is None:
         return None
     address: Any = ctypes.c_void_p
     number: Any = ctypes.c_int64

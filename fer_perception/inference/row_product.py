@@ -12,8 +12,6 @@ machine does not have, so it may have been compiled on another machine.
 
 import ctypes
 import functools
-import logging
-import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,12 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fer_perception.compiled_library import open_compiled_library
 from fer_perception.models.dropout import keep_mask, seeded_generator
 
 INTERFACE = 3  # version of the functions in row_product.cpp
-LOGGER = logging.getLogger(__name__)
-
-
 RANDOM_BITS = 16  # that decide whether a drawn mask keeps an element
 LARGEST_SEED = 2**64 - 1
 
@@ -233,23 +229,8 @@ def library_with(kernel: Kernel) -> ctypes.CDLL | None:
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Load the compiled library; None if there is none that can be used."""
-    path = Path(__file__).with_name(f'_row_product{sysconfig.get_config_var("EXT_SUFFIX")}')
-    if not path.exists():
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-        interface = library.row_product_interface()
-    except (OSError, AttributeError) as error:
-        LOGGER.warning('%s cannot be used, torch is used instead: %s', path, error)
-        return None
-    if interface != INTERFACE:
-        LOGGER.warning(
-            '%s was compiled from other sources (interface %s, not %s), torch is used instead: '
-            'install this package again',
-            path,
-            interface,
-            INTERFACE,
-        )
+    library = open_compiled_library(Path(__file__), interface=INTERFACE, instead='torch')
+    if library is None:
         return None
     for function in (library.row_product_fp32, library.row_product_bf16):
         function.argtypes = [
