@@ -46,7 +46,7 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --baseline 5 --piece-frames 140 --draws 2000 --epochs 6 --learning-rate 0.006
     --mask-kind constant --dropout 0.3 --class-balance 0.5
     --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
-fer_train crossval --streaming "${real[@]}" --mc-samples 30 --out "$out/people"
+fer_train crossval --streaming "${real[@]}" --mc-samples 30 --seeds 1 2 --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --licence "$licence" \
     --out "$shipped"
 fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --samples 10 \
