@@ -44,4 +44,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     if min(shape, default=0) < 0 or count * max(dtype.itemsize, 1) > member.file_size:
         raise ValueError(f'{member.filename} claims more than it holds: {shape} of {dtype}')
     with archive.open(member) as file:
-        return np.asarray(npy.read_array(file, allow_pickle=False))
+        array = np.asarray(npy.read_array(file, allow_pickle=False))
+    if dtype.kind == 'U':
+        array.tolist()  # numpy keeps numbers that are no characters, and fails only here
+    return array

@@ -104,6 +104,18 @@ def test_damaged_archives_are_read_or_refused_by_name(
         assert path.name in str(error)
 
 
+def test_numbers_that_are_no_characters_are_refused_by_name(scratch: Path) -> None:
+    path = scratch / 'characters.npz'
+    names = np.frombuffer(np.array([97, 0x110000], np.uint32).tobytes(), '<U1')
+    with path.open('wb') as file:
+        np.savez(
+            file, names=names, labels=[0, 1], monte_carlo=np.ones((1, 2, 2)) / 2,
+            single_pass=np.ones((2, 2)) / 2,
+        )
+    with pytest.raises(ResultFileError, match='characters.npz'):
+        read_predictions(path)
+
+
 @pytest.mark.parametrize('kind', sorted(READERS))
 def test_an_array_alone_is_no_archive(scratch: Path, kind: str) -> None:
     read, refusal = READERS[kind]
