@@ -157,14 +157,16 @@ def add_network_options(parser: argparse.ArgumentParser, *, streams: bool) -> No
                        help='batch norm of the input, as the reference has it (%(default)s)')
     group.add_argument('--topology-init', choices=TOPOLOGY_INITS, default=TOPOLOGY_INITS[0],
                        help='U at the start: as the paper or as the reference (%(default)s)')
-    group.add_argument('--dropout', type=float, default=0.2, help='rate (%(default)s)')
+    group.add_argument('--dropout', type=float,
+                       help=f'rate (that of --start, else {PstBlnConfig.dropout})')
     group.add_argument('--dropout-position', choices=DROPOUT_POSITIONS,
                        default=DROPOUT_POSITIONS[0],
                        help='after or before each layer (%(default)s)')
-    group.add_argument('--mask-kind', choices=MASK_KINDS, default=MASK_KINDS[0],
+    group.add_argument('--mask-kind', choices=MASK_KINDS,
                        help='what dropout draws together: each element (the paper), an edge or a '
                        "channel of a frame, 'constant' an element in all frames, 'feature_map' "
-                       'a channel of all edges in all frames (%(default)s)')
+                       'a channel of all edges in all frames (that of --start, else '
+                       f'{PstBlnConfig.dropout_masks})')
 
 
 def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> None:
@@ -353,17 +355,22 @@ def stream_channels(options: argparse.Namespace) -> tuple[int, ...]:
     """Return the channels that are said, else those of the first weights, else the default."""
     if options.channels:
         return tuple(options.channels)
-    if options.start is not None:
-        return load_model(options.start).description.network.channels
-    return STREAM_CHANNELS
+    start = _start(options)
+    return STREAM_CHANNELS if start is None else start.network.channels
 
 
 def stream_baseline(options: argparse.Namespace) -> float:
     """Return the baseline in seconds that is said, else that of the first weights, else 0."""
     if options.baseline is not None:
         return float(options.baseline)
-    start = getattr(options, 'start', None)
-    return 0.0 if start is None else load_model(start).description.baseline_s
+    start = _start(options)
+    return 0.0 if start is None else start.baseline_s
+
+
+def _start(options: argparse.Namespace) -> ModelDescription | None:
+    """Read the description of the model that a fit begins with; None if it begins anew."""
+    path = getattr(options, 'start', None)  # only `fit` and `crossval` have it
+    return None if path is None else load_model(path).description
 
 
 def _load_clips(options: argparse.Namespace, path: Path) -> LoadedData:
@@ -449,7 +456,12 @@ def network_template(
     reads_clips: bool,
     strides: tuple[int, ...] = (),
 ) -> PstBlnConfig:
-    """Describe the network that the options ask for."""
+    """Describe the network that the options ask for.
+
+    Kind and rate of dropout that are not said are those of the model that the fit begins with.
+    """
+    start = _start(options)
+    unsaid = PstBlnConfig if start is None else start.network
     window = 0 if reads_clips else STREAM_WINDOW
     return PstBlnConfig(
         channels=channels,
@@ -461,9 +473,9 @@ def network_template(
         strides=strides,
         padding=options.padding or ('same' if reads_clips else 'causal'),
         window=getattr(options, 'window', None) or window,
-        dropout=options.dropout,
+        dropout=unsaid.dropout if options.dropout is None else options.dropout,
         dropout_position=options.dropout_position,
-        dropout_masks=options.mask_kind,
+        dropout_masks=options.mask_kind or unsaid.dropout_masks,
         input_norm=options.input_norm,
         topology_init=options.topology_init,
     )

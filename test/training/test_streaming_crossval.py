@@ -111,6 +111,22 @@ def test_masks_are_compared_by_one_command(files: dict[str, str], tmp_path: Path
     assert '±' in table and '| 2 |' in table
 
 
+@pytest.mark.parametrize(
+    ('said', 'expected'),
+    [([], ('constant', 0.3)), (['--mask-kind', 'edge', '--dropout', '0.1'], ('edge', 0.1))],
+)
+def test_dropout_is_that_of_the_start_unless_it_is_said(
+    files: dict[str, str], tmp_path: Path, said: list[str], expected: tuple[str, float]
+) -> None:
+    network = small_network(dropout=0.3, dropout_masks='constant')
+    start, out = tmp_path / 'begun.safetensors', tmp_path / 'model.safetensors'
+    save_model(start, network, description_of(network))
+    assert main(['fit', *data(files), *SHORT, '--epochs', '1', '--start', str(start),
+                 '--validation', files['made'], '--out', str(out), *said]) == 0
+    fitted = load_model(out).description.network
+    assert (fitted.dropout_masks, fitted.dropout) == expected
+
+
 def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
