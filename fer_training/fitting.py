@@ -275,9 +275,9 @@ def _answers(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tenso
 def _class_weights(data: TrainingSet, config: FitConfig) -> Tensor:
     """Return what a target of each class weighs, (C,), 1 on average; 0 for classes without any."""
     targets = data.targets[:, config.warm_up_frames :] if data.has_frame_targets else data.targets
-    counts = class_shares(targets, data.chances)
-    weights = torch.where(counts > 0, counts.clamp(min=1e-12) ** -config.class_balance, 0.0)
-    return (weights / (weights * counts).sum()).float()
+    shares = class_shares(targets, data.chances)
+    weights = torch.where(shares > 0, shares.clamp(min=1e-12) ** -config.class_balance, 0.0)
+    return (weights / (weights * shares).sum()).float()
 
 
 def _weighted_cross_entropy(
