@@ -87,4 +87,4 @@ class SeededDropout(nn.Dropout):
             device=features.device,
             generator=self.generator,
         )
-        return features * kept / (1.0 - self.p)
+        return features * (kept.to(features.dtype) / (1.0 - self.p))

@@ -57,7 +57,7 @@ class ModelDescription:
     # edge vectors already
     edge_list: tuple[tuple[int, int], ...]
     classes: tuple[str, ...]  # labels in the order of the outputs
-    normalization: str  # 'similarity', 'centred' or, of clips only, 'track'
+    normalization: str  # one of NORMALIZATIONS; 'track' of clips only
     frame_rate: float = 0.0  # frames per second that a streaming network expects
     # Seconds of the baseline beside which a streaming network sees every frame; 0: it sees none
     baseline_s: float = 0.0

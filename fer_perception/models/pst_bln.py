@@ -298,7 +298,7 @@ class BilinearLayer(nn.Module):
             mixing(features @ topology.T)  # U H W: (N, C_in, T, E) -> (N, C_out, T, E)
             for mixing, topology in zip(self.mixing, self.topology, strict=True)
         ]
-        return torch.stack(terms).sum(0)
+        return sum(terms[1:], terms[0])
 
     def _pad(self, features: Tensor) -> Tensor:
         past = self.temporal.kernel_size[0] - 1

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fer_train edges: make the frozen edge lists from a mean face."""
+"""fer_train edges: make the frozen edge lists and the frozen mean face from a face basis."""
 
 import argparse
 from pathlib import Path
 
+from fer_perception.graph.head_pose import MEAN_FACE_FILE
 from fer_training.commands.arguments import Commands
 from fer_training.edge_lists import reference_edges, unique_edges, write_edge_list
 from fer_training.face_basis import load_face_basis
+from fer_training.mean_face import mean_face_points, write_mean_face
 
 
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
-    parser = commands.add_parser('edges', help='make the frozen edge lists from a mean face')
+    parser = commands.add_parser(
+        'edges', help='make the frozen edge lists and the frozen mean face from a 3D basis'
+    )
     parser.add_argument('--basis', type=Path, required=True,
                          help='3D landmark basis (.npz), or a checkout of ICT-FaceKit (folder)')
-    parser.add_argument('--out', type=Path, required=True, help='folder for the lists')
+    parser.add_argument('--out', type=Path, required=True,
+                        help='folder for the lists and mean_face.json')
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write both edge lists."""
+    """Write both edge lists and the mean face."""
     basis = load_face_basis(options.basis, progress=True)
     options.out.mkdir(parents=True, exist_ok=True)
     write_edge_list(
@@ -33,4 +38,11 @@ def run(options: argparse.Namespace) -> None:
         reference_edges(basis),
         description='Edges as the reference implementation makes them, duplicates and the self-'
         'edge of the nose included; for comparison only. Made by fer_train edges.',
+    )
+    write_mean_face(
+        options.out / MEAN_FACE_FILE,
+        mean_face_points(basis),
+        description='Mean face of ICT-FaceKit (MIT, (c) 2020 USC Institute for Creative '
+        'Technologies): 68 landmarks in face sizes about the nose (33), x to the right of the '
+        'image, y down, z to the camera. Made by fer_train edges.',
     )

@@ -94,8 +94,9 @@ def add_data_options(parser: argparse.ArgumentParser, *, streams: bool) -> None:
                        help='which frames of a track make its clip (%(default)s)')
     group.add_argument('--displacement', choices=CLIP_DISPLACEMENTS, default=CLIP_DISPLACEMENTS[0],
                        help='frame of a clip that is subtracted from all of it (%(default)s)')
-    group.add_argument('--normalization', choices=NORMALIZATIONS, default=NORMALIZATIONS[0],
-                       help='of tracks; of prepared clips, what was done to them (%(default)s)')
+    group.add_argument('--normalization', choices=NORMALIZATIONS,
+                       help="of tracks; of prepared clips, what was done to them; 'frontal' "
+                       f'undoes the turn of the head (that of --start, else {NORMALIZATIONS[0]})')
     group.add_argument('--edge-list', choices=EDGE_LISTS, default=EDGE_LISTS[0],
                        help='(%(default)s)')
 
@@ -303,7 +304,7 @@ def load_data(options: argparse.Namespace) -> LoadedData:
         validation=validation,
         classes=classes,
         edge_list=options.edge_list,
-        normalization=options.normalization,
+        normalization=sources.normalization,
         frame_rate=options.frame_rate,
         baseline_s=stream_baseline(options),
         preparation=None,
@@ -323,7 +324,7 @@ def track_sources(options: argparse.Namespace, *, classes: tuple[str, ...]) -> T
         classes=classes,
         estimates_intensity=options.estimate_intensity,
         frame_rate=options.frame_rate,
-        normalization=options.normalization,
+        normalization=normalization(options),
     )
 
 
@@ -365,6 +366,14 @@ def stream_baseline(options: argparse.Namespace) -> float:
         return float(options.baseline)
     start = _start(options)
     return 0.0 if start is None else start.baseline_s
+
+
+def normalization(options: argparse.Namespace) -> str:
+    """Return the normalisation that is said, else that of the first weights, else the default."""
+    if options.normalization is not None:
+        return str(options.normalization)
+    start = _start(options)
+    return NORMALIZATIONS[0] if start is None else start.normalization
 
 
 def _start(options: argparse.Namespace) -> ModelDescription | None:
@@ -419,7 +428,7 @@ def _preparation(options: argparse.Namespace) -> ClipPreparation:
     return ClipPreparation(
         frames=options.frames or 1,
         sampling=options.sampling,
-        normalization=options.normalization,
+        normalization=normalization(options),
         displacement=options.displacement,
     )
 

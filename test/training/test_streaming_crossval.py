@@ -127,6 +127,24 @@ def test_dropout_is_that_of_the_start_unless_it_is_said(
     assert (fitted.dropout_masks, fitted.dropout) == expected
 
 
+@pytest.mark.parametrize(
+    ('said', 'expected'), [([], 0), (['--normalization', 'similarity'], 1)]
+)
+def test_normalisation_is_that_of_the_start(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], said: list[str],
+    expected: int,
+) -> None:
+    network = small_network()
+    start, out = tmp_path / 'begun.safetensors', tmp_path / 'model.safetensors'
+    save_model(start, network, description_of(network, normalization='frontal'))
+    assert main(['fit', *data(files), *SHORT, '--epochs', '1', '--start', str(start),
+                 '--validation', files['made'], '--out', str(out), *said]) == expected
+    if expected:
+        assert 'differs from the network to fit in normalization' in capsys.readouterr().err
+    else:
+        assert load_model(out).description.normalization == 'frontal'
+
+
 def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
