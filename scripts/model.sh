@@ -25,14 +25,19 @@ synthesize validation --count 140 --seed 2
 synthesize test --variants test --count 1400 --seed 3
 
 # Growth finds the topology on a quarter of them; a longer fit on all, whose number is what limits it,
-# finds the weights, under the masks that are sampled later. Both see synthetic people only, so that
-# every real person can be held out.
-synthetic=(--validation "$out/validation.npz" --baseline 5
+# finds its weights anew, under the masks that are sampled later. Both see synthetic people only, so
+# that every real person can be held out.
+synthetic=(--validation "$out/validation.npz" --normalization frontal --baseline 5
     --mixed-precision --label-smoothing 0.05 --weight-decay 0.05)
 [ -f "$out/grown/model.safetensors" ] || fer_train grow \
     --tracks "$out/growth.npz@1" "${synthetic[@]}" --draws 1500 --epochs 4 \
     --block-threshold 0.05 --layer-threshold 0.05 --final-epochs 2 --mc-samples 4 --out "$out/grown"
-[ -f "$out/start.safetensors" ] || fer_train fit --start "$out/grown/model.safetensors" \
+channels=$(python -c 'import sys
+from pathlib import Path
+from fer_perception.models.model_file import load_model
+print(*load_model(Path(sys.argv[1])).network.config.channels)' "$out/grown/model.safetensors")
+# shellcheck disable=SC2086 # channels are several words
+[ -f "$out/start.safetensors" ] || fer_train fit --channels $channels \
     --tracks "$out/train.npz@1" "${synthetic[@]}" --draws 6400 --epochs 18 --batch-size 64 \
     --learning-rate 0.01 --mask-kind constant --out "$out/start.safetensors"
 
@@ -43,7 +48,7 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --tracks "$data/buhmap_tracks.npz@0.38" "$data/lse_gfe_tracks.npz@0.12" --estimate-intensity
     --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
     i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
-    --baseline 5 --piece-frames 140 --draws 2000 --epochs 6 --learning-rate 0.006
+    --piece-frames 140 --draws 2000 --epochs 6 --learning-rate 0.006
     --mask-kind constant --dropout 0.3 --class-balance 0.5
     --label-smoothing 0.05 --person 0.05 --stretch 0.05 --mixed-precision)
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --seeds 1 2 --out "$out/people"
