@@ -310,6 +310,6 @@ def test_ctrl_c_ends_with_130(bag: Path, tmp_path: Path) -> None:
     finally:
         if process.poll() is None:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, output
     assert 'Traceback' not in output and list(out.iterdir()) == []
     assert evaluate.INTERRUPTED == 130
