@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The making of the frozen edge lists from the mean face of a basis."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 from scipy.spatial import Delaunay
 
@@ -32,12 +29,3 @@ def reference_edges(basis: FaceBasis) -> np.ndarray:
     sides = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2) + INNER_LANDMARKS[0]
     master = np.stack([INNER_LANDMARKS, np.full(len(INNER_LANDMARKS), NOSE)], axis=1)
     return np.concatenate([sides, master])
-
-
-def write_edge_list(path: Path, edges: np.ndarray, *, description: str) -> None:
-    """Write an edge list as JSON, eight pairs a line."""
-    pairs = [json.dumps(pair) for pair in edges.tolist()]
-    rows = [', '.join(pairs[start : start + 8]) for start in range(0, len(pairs), 8)]
-    body = ',\n    '.join(rows)
-    text = f'{{\n  "description": {json.dumps(description)},\n  "edges": [\n    {body}\n  ]\n}}\n'
-    path.write_text(text, encoding='utf-8')

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The making of the frozen mean face, over which heads are laid to find how they are turned."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
 from fer_perception.graph.landmarks import NOSE
@@ -17,12 +14,3 @@ def mean_face_points(basis: FaceBasis) -> np.ndarray:
     """Return the neutral face of a basis in face sizes about the nose, y down: (68, 3)."""
     points = (basis.neutral - basis.neutral[NOSE]) * np.array([1.0, -1.0, 1.0])
     return np.round(points / face_size(points[:, :2]), DECIMALS) + 0.0  # no -0.0
-
-
-def write_mean_face(path: Path, points: np.ndarray, *, description: str) -> None:
-    """Write a mean face as JSON, four landmarks a line."""
-    rows = [json.dumps(point) for point in points.tolist()]
-    lines = [', '.join(rows[start : start + 4]) for start in range(0, len(rows), 4)]
-    body = ',\n    '.join(lines)
-    text = f'{{\n  "description": {json.dumps(description)},\n  "points": [\n    {body}\n  ]\n}}\n'
-    path.write_text(text, encoding='utf-8')

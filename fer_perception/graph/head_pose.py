@@ -118,7 +118,7 @@ def _complete(rows: np.ndarray) -> np.ndarray:
     """Add the third row of a rotation: (..., 2, 3) to (..., 3, 3)."""
     rotation = np.empty((*rows.shape[:-2], 3, 3))
     rotation[..., :2, :] = rows
-    for axis in range(3):  # the cross product; numpy's own costs more than the whole step
+    for axis in range(3):  # the cross product; numpy's own is slow for one frame
         one, other = rows[..., axis - 2], rows[..., axis - 1]
         rotation[..., 2, axis] = one[..., 0] * other[..., 1] - other[..., 0] * one[..., 1]
     return rotation

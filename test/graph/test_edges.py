@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frozen edge lists are what they say, and edge vectors are differences."""
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from fer_perception.graph.edges import check_edge_list, edge_vectors, load_edge_list
 from fer_perception.graph.landmarks import MIRROR, NOSE, mirror_landmarks
+from fer_training.cli import main
 from fer_training.edge_lists import reference_edges, unique_edges
 from fer_training.face_basis import load_face_basis
 
@@ -37,6 +39,18 @@ def test_lists_are_those_of_the_mean_face(shared_data: Path) -> None:
     basis = load_face_basis(shared_data / 'ict_facekit_68.npz')
     assert (unique_edges(basis) == load_edge_list('edges_181')).all()
     assert (reference_edges(basis) == load_edge_list('edges_312_reference')).all()
+
+
+def test_the_command_makes_the_frozen_files(shared_data: Path, tmp_path: Path) -> None:
+    assert main(['edges', '--basis', str(shared_data / 'ict_facekit_68.npz'),
+                 '--out', str(tmp_path)]) == 0
+    made = sorted(tmp_path.iterdir())
+    assert [path.name for path in made] == [
+        'edges_181.json', 'edges_312_reference.json', 'mean_face.json'
+    ]
+    for path in made:
+        frozen = resources.files('fer_perception.graph').joinpath(path.name)
+        assert path.read_bytes() == frozen.read_bytes()
 
 
 def test_unknown_list_is_refused_by_name() -> None:
