@@ -48,9 +48,9 @@ def fit_head_pose(landmarks: np.ndarray) -> HeadPose:
     landmarks: (..., 68, 2) in any unit, finite.
     """
     # The squared distances depend on the landmarks by their products with the mean face only.
-    model, own = _stable_model()  # (S, 3), (3, 3)
+    model, own, inverse = _stable_model()  # (S, 3), (3, 3), (3, 3)
     seen = np.swapaxes(landmarks[..., STABLE_LANDMARKS, :], -1, -2) @ model  # (..., 2, 3)
-    rows = _nearest_rows(seen @ np.linalg.inv(own))
+    rows = _nearest_rows(seen @ inverse)
     for _ in range(STEPS):
         rotation = _complete(rows)
         moved = np.zeros((*rows.shape[:-2], 4, 2, 3))  # by a turn about x, y, z, and by the scale
@@ -101,11 +101,15 @@ def _rolled_back(points: np.ndarray, roll: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _stable_model() -> tuple[np.ndarray, np.ndarray]:
-    """Return the centred stable landmarks of the mean face, (S, 3), and their products, (3, 3)."""
+def _stable_model() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the centred stable landmarks of the mean face, their products, and their inverse.
+
+    Shapes (S, 3), (3, 3), (3, 3).
+    """
     model = mean_face()[STABLE_LANDMARKS]
     model = model - model.mean(0)
-    return model, model.T @ model
+    products = model.T @ model
+    return model, products, np.linalg.inv(products)
 
 
 def _nearest_rows(affine: np.ndarray) -> np.ndarray:
