@@ -7,6 +7,7 @@ All rows of a table are measured in one run and in turns, so that their ratios m
 Loop: the reference's way, 100 passes of its network (our implementation) over the whole window
 for every new frame. Windows: the same samples in batches. Streaming: one new column of every
 layer. The networks that stream are causal and, at a cost to them, without the reference's strides.
+For several faces the step of the network stands beside the whole way from landmarks in pixels.
 Peak: the best rate of one large matrix product of the same type in the same run.
 """
 
@@ -29,7 +30,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fer_perception.graph.edges import load_edge_list
+from fer_perception.graph.head_pose import mean_face
+from fer_perception.graph.landmarks import LANDMARK_COUNT
 from fer_perception.inference.backend import BackendConfig, cpu_has_bf16, open_backend
+from fer_perception.inference.landmark_reader import LandmarkReader
 from fer_perception.inference.monte_carlo import MonteCarloDropout, only_dropout_active
 from fer_perception.inference.row_product import RandomMask
 from fer_perception.inference.row_product import description as row_product_description
@@ -132,6 +136,28 @@ def streaming(network: StreamingNetwork[Any], *, faces: int = 1) -> Measurement:
             network.step(streams, frames)
 
     return lambda: milliseconds(steps) / TIMED_STEPS
+
+
+def reading(
+    network: StreamingNetwork[Any], description: ModelDescription, *, faces: int
+) -> Measurement:
+    """Time the way from the landmarks of all faces of an image to their samples."""
+    reader = LandmarkReader(network, description)
+    generator = np.random.default_rng(1)
+    image = 0
+
+    def images() -> None:
+        nonlocal image
+        for _ in range(TIMED_STEPS):
+            noise = generator.normal(size=(faces, LANDMARK_COUNT, 2))
+            landmarks = 300.0 + 40.0 * mean_face()[:, :2] + noise  # pixels
+            image += 1
+            reader.update(
+                {str(face): landmarks[face] for face in range(faces)},
+                image / description.frame_rate,
+            )
+
+    return lambda: milliseconds(images) / TIMED_STEPS
 
 
 def clip(network: StreamingNetwork[Any], *, frames: int) -> Measurement:
@@ -320,14 +346,18 @@ def main() -> int:
         shipped, BackendConfig(device='cpu', samples=options.samples, threads=options.threads)
     )
     by_faces = measure(
-        {str(faces): streaming(network, faces=faces) for faces in FACES},
+        {f'step of {faces}': streaming(network, faces=faces) for faces in FACES}
+        | {
+            f'landmarks of {faces}': reading(network, shipped.description, faces=faces)
+            for faces in FACES
+        },
         turns=options.turns,
         title='faces',
     )
     print(f'\nshipped model, {network.description}, ms for all faces of an image\n')
-    print('| faces | median | quartiles |\n|---|---|---|')
-    for faces, spread in by_faces.items():
-        print(f'| {faces} | {spread.median:.2f} | {spread.low:.2f} to {spread.high:.2f} |')
+    print('| | median | quartiles |\n|---|---|---|')
+    for name, spread in by_faces.items():
+        print(f'| {name} | {spread.median:.2f} | {spread.low:.2f} to {spread.high:.2f} |')
     result = {
         'machine': platform.processor() or platform.machine(),
         'torch': torch.__version__,
@@ -337,7 +367,7 @@ def main() -> int:
         'peak_gflops': peak,
         'tables': tables,
         'shares': shares,
-        'faces': {faces: asdict(spread) for faces, spread in by_faces.items()},
+        'faces': {name: asdict(spread) for name, spread in by_faces.items()},
     }
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + '\n', 'utf-8')

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmarks become expressions, wherever the face is and whatever the camera's rate."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -198,7 +197,8 @@ def test_a_state_does_not_depend_on_how_many_steps_come_at_once(period: int) -> 
     assert all(one_by_one[index] == state for index, state in states(period).items())
 
 
-def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
+@pytest.mark.parametrize('normalization', ['similarity', 'frontal'])
+def test_faces_do_not_mix_and_forgotten_ones_start_anew(normalization: str) -> None:
     def run(recognizer: ExpressionRecognizer, *, company: bool) -> np.ndarray:
         for index, frame in enumerate(face_landmarks(frames=8)):
             faces = {'a0000': frame}
@@ -208,10 +208,8 @@ def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
             assert estimates.keys() == faces.keys()
         return estimates['a0000'].probabilities
 
-    still = replace(model().network.config, dropout=1e-9)  # masks that drop nothing
-    network = small_network(dropout=1e-9)
-    loaded = LoadedModel(network, description_of(network))
-    assert loaded.description.network == still
+    network = small_network(dropout=1e-9)  # masks that drop nothing
+    loaded = LoadedModel(network, description_of(network, normalization=normalization))
     alone = run(recognizer_of(loaded, mc_samples=1), company=False)
     recognizer = recognizer_of(loaded, mc_samples=1)
     assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)
@@ -222,6 +220,21 @@ def test_faces_do_not_mix_and_forgotten_ones_start_anew() -> None:
 def test_landmarks_that_are_no_face_are_refused() -> None:
     with pytest.raises(ValueError, match='no extent'):
         recognizer_of(model(), mc_samples=2).update({'a0000': np.zeros((68, 2))}, 0.0)
+
+
+def test_an_image_with_a_face_that_is_none_changes_no_other_face() -> None:
+    network = small_network(dropout=1e-9)
+    loaded = LoadedModel(network, description_of(network))
+    landmarks = face_landmarks(frames=6)
+    alone = read(recognizer_of(loaded, mc_samples=1), landmarks)[-1]
+    recognizer = recognizer_of(loaded, mc_samples=1)
+    for index, frame in enumerate(landmarks):
+        for wrong in (np.full((68, 2), np.nan), np.zeros((68, 2)), np.ones((5, 2))):
+            with pytest.raises(ValueError, match='finite|no extent|must have the shape'):
+                recognizer.update({'a0000': frame, 'b0000': wrong}, index / 30)
+        estimate = recognizer.update({'a0000': frame}, index / 30)['a0000']
+    assert alone is not None
+    np.testing.assert_allclose(estimate.probabilities, alone.probabilities, atol=1e-6)
 
 
 def test_samples_change_while_a_face_is_read() -> None:
