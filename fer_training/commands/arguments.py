@@ -27,6 +27,14 @@ def positive_number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'must be from 0 to 1, not {text}')
+    return value
+
+
 def track_file(text: str) -> TrackFile:
     """Read FILE or FILE@SHARE."""
     name, _, share = text.rpartition('@')

@@ -22,6 +22,7 @@ from fer_training.commands.image_options import (
     refuse_other_options,
 )
 from fer_training.commands.options import (
+    add_calibration_options,
     add_data_options,
     add_fit_options,
     add_mixing_options,
@@ -106,6 +107,7 @@ def add_parser(commands: Commands) -> None:
                         f'of {FINE_TUNING.batch_size}, rate {FINE_TUNING.learning_rate}')
     add_data_options(parser, streams=False)
     add_mixing_options(parser)
+    add_calibration_options(parser)
     add_network_options(parser, streams=True)
     add_growth_options(parser)
     add_fit_options(parser, FIT_RECIPES['practical'].fit)

@@ -14,6 +14,7 @@ from fer_training.commands.options import (
     WARM_UP_S,
     augmentation,
     baseline_frames,
+    calibration_rule,
     first_weights,
     fit_config,
     mixture,
@@ -108,12 +109,13 @@ def cross_validate_and_report(
         workers=options.processes,
         ray_address=options.ray_address,
     )
+    rule = calibration_rule(options)
     measured: list[tuple[str, StreamingScores]] = []
     for name, seed, folder, _ in runs:
         frames = read_folds(folder, classes=classes)
-        calibrations = cross_fit(frames, classes=classes)
+        calibrations = cross_fit(frames, classes=classes, rule=rule)
         if any(calibration.is_cautious for calibration in calibrations.values()):
-            print(f'{folder}: {describe_caution()}', file=sys.stderr)
+            print(f'{folder}: {describe_caution(rule)}', file=sys.stderr)
         scores = measure_streaming(
             frames, calibrations, classes=classes, frame_rate=sources.frame_rate
         )

@@ -20,12 +20,14 @@ from fer_training.commands.image_options import (
 )
 from fer_training.commands.options import (
     STREAM_CHANNELS,
+    add_calibration_options,
     add_data_options,
     add_fit_options,
     add_mixing_options,
     add_network_options,
     add_validation_options,
     baseline_frames,
+    calibration_rule,
     describe,
     describe_calibration,
     first_weights,
@@ -61,6 +63,7 @@ def add_parser(commands: Commands) -> None:
     add_data_options(parser, streams=True)
     add_mixing_options(parser)
     add_validation_options(parser, required=False)
+    add_calibration_options(parser)
     add_network_options(parser, streams=True)
     add_fit_options(parser, FROM_SCRATCH)
     images = add_recognizer_options(parser)
@@ -90,7 +93,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.calibration is not None:
         if data.preparation is not None:
             raise ValueError('--calibration is for networks that stream: leave out --frames')
-        calibration = _calibration_of_folds(options.calibration, data.classes)
+        calibration = _calibration_of_folds(options, data.classes)
     plan = NetworkPlan(
         architecture='pst_bln',
         template=template,
@@ -137,13 +140,16 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     print(f'model in {options.out}')
 
 
-def _calibration_of_folds(folder: Path, classes: tuple[str, ...]) -> FrameCalibration:
+def _calibration_of_folds(
+    options: argparse.Namespace, classes: tuple[str, ...]
+) -> FrameCalibration:
     """Choose temperature and threshold from the folds, before anything is fitted."""
-    frames = read_folds(folder, classes=classes)
-    calibration = calibrate_frames(frames, classes=classes)
+    rule = calibration_rule(options)
+    frames = read_folds(options.calibration, classes=classes)
+    calibration = calibrate_frames(frames, classes=classes, rule=rule)
     print(f'temperature {calibration.temperature:.3f}, CONFIDENT from '
           f'{calibration.abstention_threshold:.3f} on, by {len(frames)} frames of '
           f'{len(set(frames.tracks.subjects))} people not trained on')
     if calibration.is_cautious:
-        print(f'{folder}: {describe_caution()}', file=sys.stderr)
+        print(f'{options.calibration}: {describe_caution(rule)}', file=sys.stderr)
     return calibration

@@ -26,11 +26,11 @@ from fer_perception.models.pst_bln import (
 )
 from fer_training.calibration import Calibration
 from fer_training.clips import ClipPreparation
-from fer_training.commands.arguments import positive, track_file
+from fer_training.commands.arguments import positive, share, track_file
 from fer_training.dataset import TrainingSet
 from fer_training.first_weights import FirstWeights
 from fer_training.fitting import OPTIMIZERS, SCHEDULES, FitConfig
-from fer_training.frame_calibration import FrameCalibration
+from fer_training.frame_calibration import CalibrationRule, FrameCalibration
 from fer_training.inputs import Augmentation, NetworkInput
 from fer_training.label_mapping import read_label_mapping
 from fer_training.mixing import Mixture, mix_tracks
@@ -123,6 +123,24 @@ def add_label_options(group: argparse._ActionsContainer) -> None:
     group.add_argument('--estimate-intensity', action='store_true',
                        help='of tracks that begin at rest, show one expression and do not know '
                        'how much of it there is in each frame')
+
+
+def add_calibration_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what the threshold from a streaming cross-validation must keep."""
+    group = parser.add_argument_group('calibration, from a streaming cross-validation')
+    group.add_argument('--max-risk', type=share, default=CalibrationRule.max_risk,
+                       help='share of the CONFIDENT frames that may be wrong (%(default)s)')
+    group.add_argument('--max-false-alarms', type=share,
+                       default=CalibrationRule.max_false_alarms,
+                       help='share of the time that people who show no expression may be '
+                       'CONFIDENT in one (%(default)s)')
+
+
+def calibration_rule(options: argparse.Namespace) -> CalibrationRule:
+    """Return what calibration asks for."""
+    return CalibrationRule(
+        max_risk=options.max_risk, max_false_alarms=options.max_false_alarms
+    )
 
 
 def add_validation_options(parser: argparse.ArgumentParser, *, required: bool) -> None:

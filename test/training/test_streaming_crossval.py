@@ -12,7 +12,7 @@ from tracks_made import write_made_tracks
 from fer_perception.models.model_file import load_model, save_model
 from fer_training import streaming_crossval
 from fer_training.cli import main
-from fer_training.frame_calibration import calibrate_frames
+from fer_training.frame_calibration import CalibrationRule, calibrate_frames
 from fer_training.frame_predictions import read_frame_predictions
 from fer_training.plan import NetworkPlan
 from fer_training.streaming_crossval import StreamingFold, read_folds, run_streaming_fold
@@ -163,6 +163,18 @@ def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     cautions = [line for line in capsys.readouterr().err.splitlines() if 'fewer than 5' in line]
     assert [line.split(':')[0] for line in cautions] == [str(folds)] * 2  # of crossval and fit
     assert description.training['start'] == 'start.safetensors'
+    other = tmp_path / 'looser.safetensors'
+    assert main([*fit, '--calibration', str(folds), '--max-risk', '0.3', '--max-false-alarms',
+                 '0.4', '--out', str(other)]) == 0
+    looser = calibrate_frames(
+        read_folds(folds, classes=CLASSES), classes=CLASSES,
+        rule=CalibrationRule(max_risk=0.3, max_false_alarms=0.4),
+    )
+    assert load_model(other).description.abstention_threshold == looser.abstention_threshold
+    assert looser.abstention_threshold < expected.abstention_threshold
+    with pytest.raises(SystemExit):
+        main([*fit, '--calibration', str(folds), '--max-risk', '1.2'])
+    assert '--max-risk: must be from 0 to 1, not 1.2' in capsys.readouterr().err
     assert main(fit) == 1 and '--validation' in capsys.readouterr().err
     assert main([*fit, '--calibration', str(tmp_path)]) == 1
     assert 'no folds' in capsys.readouterr().err
