@@ -472,6 +472,19 @@ def _markdown(
             _number(item.false_alarms),
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
+    lines += [
+        '',
+        '## What confidences are worth',
+        '',
+        '| confidence | share of the frames | mean confidence | right |',
+        '|---|---|---|---|',
+    ]
+    lines += [
+        f'| {item.lower:.2f} to {item.upper:.2f} | {_number(item.count / scores.frames.count)} '
+        f'| {_number(item.confidence)} | {_number(item.accuracy)} |'
+        for item in scores.frames.reliability
+        if item.count
+    ]
     if scores.false_alarms:
         lines += [
             '',

@@ -106,7 +106,8 @@ def test_the_report_and_its_pictures_are_written(tmp_path: Path) -> None:
     assert content['scores']['frames']['accuracy'] == scores.frames.accuracy
     assert len(content['lines']) == len(lines_of(scores))
     text = (tmp_path / 'report.md').read_text()
-    for needed in ('recall of sadness, clips', 'talkers', 'gestures:a', '(false_alarms.png)'):
+    for needed in ('recall of sadness, clips', 'talkers', 'gestures:a', '(false_alarms.png)',
+                   '## What confidences are worth'):
         assert needed in text
     table = compare_streaming([('one', scores), ('one', scores), ('two', scores)])
     assert '± 0.000' in table and '| two |' in table and 'false alarms, talkers' in table
