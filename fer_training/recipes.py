@@ -40,7 +40,7 @@ ACTION_UNITS: dict[str, dict[str, float]] = {
     'AU14': {'mouthDimple': 1.0},  # dimpler
     'AU15': {'mouthFrown': 0.8, 'mouthStretch': 0.2},  # lip corner depressor
     'AU16': {'mouthLowerDown': 1.0},  # lower lip depressor
-    'AU17': {'mouthShrugLower': 1.0, 'mouthShrugUpper': 0.4},  # chin raiser
+    'AU17': {'mouthShrugLower': 0.7, 'mouthShrugUpper': 0.8},  # chin raiser
     'AU18': {'mouthPucker': 1.0},  # lip pucker
     'AU20': {'mouthStretch': 1.0},  # lip stretcher
     'AU22': {'mouthFunnel': 0.7},  # lip funneler
@@ -55,7 +55,8 @@ ACTION_UNITS: dict[str, dict[str, float]] = {
 
 # What people move with a unit without meaning to: shape -> highest weight. AU15 also stretches
 # the mouth and AU17 presses the lips (FACS manual 2002, on both units); others are neighbours
-# that the same muscle pulls. The basis' AU9 and AU10 part the lips, people's often do not.
+# that the same muscle pulls. The basis' AU9 and AU10 part the lips, people's often do not. Their
+# chin (AU17) pushes up the whole mouth: the basis shows that by both lips and raised corners.
 COMPANIONS: dict[str, dict[str, float]] = {
     'AU1': {'browOuterUp': 0.3},
     'AU2': {'browInnerUp': 0.3},
@@ -64,7 +65,7 @@ COMPANIONS: dict[str, dict[str, float]] = {
     'AU10': {'noseSneer': 0.25, 'mouthClose': 0.2},
     'AU12': {'mouthDimple': 0.4, 'mouthUpperUp': 0.25, 'eyeSquint': 0.3},
     'AU15': {'mouthStretch': 0.7, 'mouthDimple': 0.4, 'mouthPress': 0.4},
-    'AU17': {'mouthPress': 0.5, 'mouthRollLower': 0.2, 'mouthStretch': 0.3},
+    'AU17': {'mouthPress': 0.5, 'mouthRollLower': 0.7, 'mouthSmile': 0.8, 'mouthStretch': 0.3},
     'AU20': {'mouthLowerDown': 0.3},
 }
 
