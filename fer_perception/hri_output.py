@@ -79,7 +79,7 @@ class HriOutput:
                 'cropped': Image,
                 'landmarks': messages.FacialLandmarks,
             }
-            self._tracked = node.create_publisher(messages.IdsList, TRACKED, HRI_QOS)
+            self._tracked = _create_publisher(node, messages.IdsList, TRACKED)
         self._lock = threading.Lock()
         self._faces: dict[str, _FaceTopics] = {}
         self._last_header: Any = None  # of the last image, if its `tracked` was not empty
@@ -124,14 +124,7 @@ class HriOutput:
                 return False
             topics = self._faces[face_id] = _FaceTopics(
                 {
-                    topic: self._node.create_publisher(
-                        kind,
-                        f'{FACES}/{face_id}/{topic}',
-                        HRI_QOS,
-                        # Without events there is nothing that the executor would wait for, and
-                        # so nothing that must not be destroyed while it does.
-                        event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
-                    )
+                    topic: _create_publisher(self._node, kind, f'{FACES}/{face_id}/{topic}')
                     for topic, kind in self._kinds.items()
                 },
                 stamp_ns,
@@ -200,3 +193,13 @@ class HriOutput:
     def _destroy_topics(self, face_id: str) -> None:
         for publisher in self._faces.pop(face_id).publishers.values():
             self._node.destroy_publisher(publisher)
+
+
+def _create_publisher(node: Node, kind: Any, topic: str) -> Publisher:
+    """Create a publisher without events.
+
+    Then there is nothing that the executor would wait for, and so nothing that must not be
+    destroyed while it does.
+    """
+    events = PublisherEventCallbacks(use_default_callbacks=False)
+    return node.create_publisher(kind, topic, HRI_QOS, event_callbacks=events)

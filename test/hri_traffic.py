@@ -326,6 +326,18 @@ def test_faces_come_and_go_while_the_node_spins(
     assert wait(lambda: listener.publishers('tracked') == 0)
 
 
+def test_outputs_are_opened_and_closed_while_the_node_spins(
+    spinner: Spinner, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-5)  # so that threads meet in the middle of what they do
+    node = spinner.node('fer')
+    node.create_timer(0.0005, lambda: None)  # the executor collects what it waits for anew
+    for _ in range(200):
+        HriOutput(node, mode='standalone').close()
+    assert spinner.error is None
+
+
 def test_a_second_writer_of_tracked_is_warned_of(spinner: Spinner) -> None:
     node, robot = spinner.node('fer'), spinner.node('robot')
     warnings: list[str] = []
