@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +98,15 @@ def spinner() -> Iterator[Spinner]:
     spinning = Spinner()
     yield spinning
     spinning.close()
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Switch threads so often that they meet in the middle of what they do."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual_s)
 
 
 def wait(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
@@ -295,10 +303,8 @@ def test_at_the_end_nobody_is_tracked(spinner: Spinner, ending: str) -> None:
 
 
 def test_faces_come_and_go_while_the_node_spins(
-    spinner: Spinner, request: pytest.FixtureRequest
+    spinner: Spinner, eager_threads: None
 ) -> None:
-    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
-    sys.setswitchinterval(1e-5)  # so that threads meet in the middle of what they do
     node = spinner.node('fer')
     ticks: list[None] = []
     node.create_timer(0.001, lambda: ticks.append(None))
@@ -327,10 +333,8 @@ def test_faces_come_and_go_while_the_node_spins(
 
 
 def test_outputs_are_opened_and_closed_while_the_node_spins(
-    spinner: Spinner, request: pytest.FixtureRequest
+    spinner: Spinner, eager_threads: None
 ) -> None:
-    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
-    sys.setswitchinterval(1e-5)  # so that threads meet in the middle of what they do
     node = spinner.node('fer')
     node.create_timer(0.0005, lambda: None)  # the executor collects what it waits for anew
     for _ in range(200):

@@ -27,7 +27,7 @@ def positive_number(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Read a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:

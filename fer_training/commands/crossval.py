@@ -28,6 +28,7 @@ from fer_training.commands.options import (
     add_mixing_options,
     add_network_options,
     augmentation,
+    calibration_rule,
     clip_source,
     fit_config,
     network_template,
@@ -45,6 +46,7 @@ from fer_training.crossval import (
 from fer_training.engines import ENGINES
 from fer_training.evaluation import UNITS
 from fer_training.fit_recipes import FINE_TUNING, FIT_RECIPES
+from fer_training.frame_calibration import CalibrationRule
 from fer_training.plan import ARCHITECTURES, NetworkPlan
 from fer_training.protocols.description import ProtocolDescription, read_protocol
 from fer_training.protocols.folds import leave_one_subject_out, subject_folds
@@ -131,6 +133,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         return
     if options.start is not None or options.synthetic or options.baseline:
         raise ValueError('--start, --synthetic and --baseline go with --streaming')
+    if calibration_rule(options) != CalibrationRule():
+        raise ValueError('--max-risk and --max-false-alarms go with --streaming')
     folds = _prepared_folds(options) if options.prepared is not None else _subject_folds(options)
     base = _plan(options, classes=len(folds.classes))
     title = options.name or TITLES[options.architecture] + (' (grown)' if base.growth else '')

@@ -37,7 +37,12 @@ from fer_training.commands.options import (
     stream_channels,
 )
 from fer_training.fit_recipes import FINE_TUNING, FROM_SCRATCH
-from fer_training.frame_calibration import FrameCalibration, calibrate_frames, describe_caution
+from fer_training.frame_calibration import (
+    CalibrationRule,
+    FrameCalibration,
+    calibrate_frames,
+    describe_caution,
+)
 from fer_training.plan import NetworkPlan
 from fer_training.streaming_crossval import read_folds
 
@@ -80,6 +85,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         return
     if (options.validation is None) == (options.calibration is None):
         raise ValueError('say either --validation, or --calibration of a cross-validation')
+    if options.calibration is None and calibration_rule(options) != CalibrationRule():
+        raise ValueError('--max-risk and --max-false-alarms go with --calibration')
     start = first_weights(options)
     config = fit_config(options, FROM_SCRATCH if start is None else FINE_TUNING)
     data = load_data(options)

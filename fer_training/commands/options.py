@@ -26,7 +26,7 @@ from fer_perception.models.pst_bln import (
 )
 from fer_training.calibration import Calibration
 from fer_training.clips import ClipPreparation
-from fer_training.commands.arguments import positive, share, track_file
+from fer_training.commands.arguments import fraction, positive, track_file
 from fer_training.dataset import TrainingSet
 from fer_training.first_weights import FirstWeights
 from fer_training.fitting import OPTIMIZERS, SCHEDULES, FitConfig
@@ -128,9 +128,9 @@ def add_label_options(group: argparse._ActionsContainer) -> None:
 def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     """Declare what the threshold from a streaming cross-validation must keep."""
     group = parser.add_argument_group('calibration, from a streaming cross-validation')
-    group.add_argument('--max-risk', type=share, default=CalibrationRule.max_risk,
+    group.add_argument('--max-risk', type=fraction, default=CalibrationRule.max_risk,
                        help='share of the CONFIDENT frames that may be wrong (%(default)s)')
-    group.add_argument('--max-false-alarms', type=share,
+    group.add_argument('--max-false-alarms', type=fraction,
                        default=CalibrationRule.max_false_alarms,
                        help='share of the time that people who show no expression may be '
                        'CONFIDENT in one (%(default)s)')

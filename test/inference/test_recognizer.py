@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landmarks become expressions, wherever the face is and whatever the camera's rate."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -208,8 +209,10 @@ def test_faces_do_not_mix_and_forgotten_ones_start_anew(normalization: str) -> N
             assert estimates.keys() == faces.keys()
         return estimates['a0000'].probabilities
 
-    network = small_network(dropout=1e-9)  # masks that drop nothing
+    still = replace(model().network.config, dropout=1e-9)  # masks that drop nothing
+    network = small_network(dropout=1e-9)
     loaded = LoadedModel(network, description_of(network, normalization=normalization))
+    assert loaded.description.network == still
     alone = run(recognizer_of(loaded, mc_samples=1), company=False)
     recognizer = recognizer_of(loaded, mc_samples=1)
     assert np.allclose(run(recognizer, company=True), alone, atol=1e-6)

@@ -175,6 +175,11 @@ def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
     with pytest.raises(SystemExit):
         main([*fit, '--calibration', str(folds), '--max-risk', '1.2'])
     assert '--max-risk: must be from 0 to 1, not 1.2' in capsys.readouterr().err
+    assert main([*fit, '--validation', files['made'], '--max-risk', '0.1']) == 1
+    assert 'go with --calibration' in capsys.readouterr().err
+    assert main(['crossval', '--tracks', files['gestures'], '--max-false-alarms', '0.1', '--out',
+                 str(tmp_path / 'clips')]) == 1
+    assert 'go with --streaming' in capsys.readouterr().err
     assert main(fit) == 1 and '--validation' in capsys.readouterr().err
     assert main([*fit, '--calibration', str(tmp_path)]) == 1
     assert 'no folds' in capsys.readouterr().err
