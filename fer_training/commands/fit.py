@@ -121,7 +121,10 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     assert isinstance(network, PstBln)
     print(network.parameter_summary())
     if calibration is not None:
-        note = {'calibration': {'folds': options.calibration.name, **asdict(calibration)}}
+        rule = {'max_risk': options.max_risk, 'max_false_alarms': options.max_false_alarms}
+        note = {
+            'calibration': {'folds': options.calibration.name, **rule, **asdict(calibration)}
+        }
     else:
         assert data.validation is not None
         calibration = calibrate(network, data.validation, network_input=data.network_input)

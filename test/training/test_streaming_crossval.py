@@ -170,7 +170,10 @@ def test_a_cross_validation_calibrates_the_model_that_is_fitted_to_all(
         read_folds(folds, classes=CLASSES), classes=CLASSES,
         rule=CalibrationRule(max_risk=0.3, max_false_alarms=0.4),
     )
-    assert load_model(other).description.abstention_threshold == looser.abstention_threshold
+    description = load_model(other).description
+    assert description.abstention_threshold == looser.abstention_threshold
+    noted = description.training['calibration']
+    assert (noted['max_risk'], noted['max_false_alarms']) == (0.3, 0.4)
     assert looser.abstention_threshold < expected.abstention_threshold
     with pytest.raises(SystemExit):
         main([*fit, '--calibration', str(folds), '--max-risk', '1.2'])
