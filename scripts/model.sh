@@ -47,7 +47,7 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --piece-frames 90 --draws 4000 --epochs 6 --learning-rate 0.006
     --mask-kind constant --dropout 0.3 --class-balance 0.5
     --person 0.05 --stretch 0.05 --mixed-precision)
-# Strangers' CONFIDENT frames are wrong a little more often than those that chose the threshold.
+# 0.04: strangers' CONFIDENT frames may be wrong more often than those that chose the threshold.
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --seeds 1 2 --max-risk 0.04 \
     --out "$out/people"
 fer_train fit "${real[@]}" --calibration "$out/people/pst_bln/seed_1" --max-risk 0.04 \
