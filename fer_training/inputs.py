@@ -13,6 +13,7 @@ FIRST = int(INNER_LANDMARKS[0])
 INNER_MIRROR = torch.from_numpy(MIRROR[INNER_LANDMARKS] - FIRST)  # within the 51 landmarks
 # Brows, nose, eyes and mouth: how many of the 51 landmarks follow one another in each.
 PART_SIZES = torch.tensor([5, 5, 9, 6, 6, 20])
+PART_KINDS = torch.tensor([0, 0, 1, 2, 2, 3])  # both brows move alike, and both eyes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,14 @@ class Augmentation:
     # Standard deviation of where brows, nose, eyes and mouth lie, in face sizes, and half of it
     # of each landmark in them: the same in all frames, as if the clip were of another person
     person: float = 0.0
+    # Standard deviation of the logarithm of how much further than they did brows, nose, eyes and
+    # mouth move from where the clip begins, each sideways and up or down: the same in all frames
+    movement: float = 0.0
     time_crop: float = 0.0  # up to this share of the clip is cut off at either end
 
     def __post_init__(self) -> None:
         """Refuse values outside of their ranges."""
-        for name in ('rotation', 'stretch', 'person'):
+        for name in ('rotation', 'stretch', 'person', 'movement'):
             if getattr(self, name) < 0:
                 raise ValueError(f'{name} must be 0 or more, not {getattr(self, name)}')
         if not 0 <= self.time_crop < 0.5:
@@ -53,6 +57,12 @@ class Augmentation:
             parts = torch.randn(n, 2, 1, len(PART_SIZES), generator=generator)
             own = torch.randn(n, 2, 1, points.shape[-1], generator=generator)
             points = points + self.person * (parts.repeat_interleave(PART_SIZES, -1) + own / 2)
+        if self.movement:
+            logarithms = self.movement * torch.randn(n, 2, 1, 4, generator=generator)
+            kinds = PART_KINDS.repeat_interleave(PART_SIZES)
+            factors = logarithms.exp()[..., kinds]  # (N, 2, 1, 51)
+            first = points[:, :, :1]
+            points = first + factors * (points - first)
         if self.time_crop:
             points = _crop_in_time(points, self.time_crop, generator)
         return points

@@ -230,6 +230,9 @@ def add_fit_options(parser: argparse.ArgumentParser, defaults: FitConfig) -> Non
     group.add_argument('--person', type=float, default=0.0, metavar='FACE-SIZES',
                        help='standard deviation of where brows, nose, eyes and mouth lie, the '
                        'same in all frames: makes other people of those there are (%(default)s)')
+    group.add_argument('--movement', type=float, default=0.0,
+                       help='standard deviation of the logarithm of random factors on how far '
+                       'brows, nose, eyes and mouth move from where a clip begins (%(default)s)')
     group.add_argument('--time-crop', type=float, default=0.0, metavar='SHARE',
                        help='share of a clip cut off at random at either end (%(default)s)')
 
@@ -253,6 +256,7 @@ def augmentation(options: argparse.Namespace) -> Augmentation:
         rotation=options.rotation,
         stretch=options.stretch,
         person=options.person,
+        movement=options.movement,
         time_crop=options.time_crop,
     )
 

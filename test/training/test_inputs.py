@@ -81,6 +81,24 @@ def test_another_person_moves_as_this_one_does() -> None:
     assert abs(float((brow.mean(-1) * nose.mean(-1)).mean())) < 0.003
 
 
+def test_parts_move_more_or_less_than_they_did_from_where_they_began() -> None:
+    points = features(faces(200))
+    moved = Augmentation(mirror=False, movement=0.3)(points, generator())
+    assert torch.equal(moved[:, :, 0], points[:, :, 0])  # the person's own face at first
+    before, after = points - points[:, :, :1], moved - points[:, :, :1]
+    known = before.abs() > 1e-3
+    logs = torch.where(known, (after / before).log(), torch.nan)
+    assert not logs[known].isnan().any()  # nothing moves the other way
+    for part in (slice(0, 10), slice(10, 19), slice(19, 31), slice(31, 51)):
+        factors = logs[..., part].nanmedian(-1).values.nanmedian(-1).values  # (N, 2)
+        spread = logs[..., part] - factors[:, :, None, None]
+        assert float(spread[~spread.isnan()].abs().max()) < 0.02  # as a whole, in all frames
+        assert float(factors.std()) == pytest.approx(0.3, rel=0.15)
+    brows, mouth = (logs[..., part].nanmedian(-1).values.nanmedian(-1).values
+                    for part in (slice(0, 10), slice(31, 51)))
+    assert abs(float((brows * mouth).mean())) < 0.02  # each for itself
+
+
 def test_cropping_in_time_keeps_the_order_and_the_range() -> None:
     ramp = torch.linspace(0, 1, 12)[None, None, :, None].expand(5, 2, 12, 51)
     cropped = Augmentation(mirror=False, time_crop=0.3)(ramp, generator())
@@ -104,8 +122,8 @@ def test_the_same_generator_gives_the_same_and_none_gives_no_augmentation() -> N
 
 @pytest.mark.parametrize(
     'bad',
-    [{'rotation': -0.1}, {'stretch': -1.0}, {'person': -0.1}, {'time_crop': 0.5},
-     {'time_crop': -0.1}],
+    [{'rotation': -0.1}, {'stretch': -1.0}, {'person': -0.1}, {'movement': -0.1},
+     {'time_crop': 0.5}, {'time_crop': -0.1}],
 )
 def test_values_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
