@@ -26,6 +26,7 @@ from fer_training.frame_calibration import FrameCalibration
 from fer_training.frame_predictions import FramePredictions, pool_clips, scored_frames
 
 REPORT_FILES = ('report.json', 'report.md')
+DRAWN_SUBJECTS = 40  # a picture of more rows cannot be read
 
 # What a model must reach to be trusted; a line of the report holds what was measured beside it.
 RECALL, RISK, COVERAGE, FALSE_ALARMS = 0.9, 0.05, 0.8, 0.1
@@ -341,7 +342,10 @@ def write_streaming_report(
     pictures = draw_metrics(
         folder, monte_carlo=scores.frames, single_pass=scores.frames_single_pass
     )
-    rows = [item for item in scores.subjects if item.selective is not None]
+    known = [item for item in scores.subjects if item.selective is not None]
+    rows = known
+    if len(known) > DRAWN_SUBJECTS:
+        rows = sorted(known, key=lambda item: item.accuracy or 0.0)[:DRAWN_SUBJECTS]
     figure = new_figure(width=7.0, height=1.6 + 0.3 * len(rows))
     plot_subjects(
         figure.axes[0],
@@ -351,6 +355,7 @@ def write_streaming_report(
         risk=[
             item.selective.risk or 0.0 for item in rows if item.selective is not None
         ],
+        title='' if rows is known else f'The {len(rows)} of {len(known)} people read worst',
     )
     share_legend(figure)
     save_figure(figure, folder / 'subjects.png')

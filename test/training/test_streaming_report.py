@@ -4,13 +4,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from predictions_made import CLASSES, people
 from scipy.special import softmax
 from sklearn.metrics import f1_score, roc_auc_score
 
+from fer_perception.evaluation.figures import plot_subjects
 from fer_training.dataset import IGNORED
 from fer_training.frame_calibration import FrameCalibration, cross_fit
 from fer_training.frame_predictions import (
@@ -113,6 +116,31 @@ def test_the_report_and_its_pictures_are_written(tmp_path: Path) -> None:
     assert '± 0.000' in table and '| two |' in table and 'false alarms, talkers' in table
     with pytest.raises(ValueError, match='no runs'):
         compare_streaming([])
+
+
+def test_of_many_people_those_read_worst_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+
+    def plot(axes: Axes, **options: Any) -> None:
+        drawn.update(options)
+        plot_subjects(axes, **options)
+
+    monkeypatch.setattr('fer_training.streaming_report.plot_subjects', plot)
+    _, _, scores = measured()
+    known = next(item for item in scores.subjects if item.selective is not None)
+    many = tuple(
+        replace(known, subject=f'people:{number}', accuracy=(number * 37 % 100) / 100)
+        for number in range(100)
+    )
+    write_streaming_report(
+        tmp_path, replace(scores, subjects=many), title='many people', command='fer_train x'
+    )
+    assert drawn['accuracy'] == [number / 100 for number in range(40)]
+    assert drawn['title'] == 'The 40 of 100 people read worst'
+    text = (tmp_path / 'report.md').read_text()
+    assert all(f'| {item.subject} |' in text for item in many)  # the table has them all
 
 
 def test_a_line_says_whether_it_is_reached() -> None:
