@@ -4,9 +4,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from fer_perception.evaluation.figures import new_figure, save_figure, share_legend
 from fer_training.growth import GrowthStep
 
 KEPT, REMOVED = '#1f77b4', '#d62728'
@@ -19,9 +17,8 @@ def plot_growth(steps: Sequence[GrowthStep], path: Path) -> None:
     """
     if not steps:
         raise ValueError('there are no steps of growth to draw')
-    figure = Figure(figsize=(max(6.0, 0.55 * len(steps) + 2.0), 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure = new_figure(width=max(6.0, 0.55 * len(steps) + 2.0), height=4.8)
+    axes = figure.axes[0]
     numbers = [step.step for step in steps]
     axes.plot(numbers, [step.loss for step in steps], color='0.75', zorder=1)
     for kept, colour, label in ((True, KEPT, 'kept'), (False, REMOVED, 'removed')):
@@ -44,7 +41,6 @@ def plot_growth(steps: Sequence[GrowthStep], path: Path) -> None:
                     fontsize=8)
     axes.set_xlabel('candidate: channels of its layers')
     axes.set_ylabel('cross entropy (nats)')
-    axes.legend(loc='upper right', frameon=False)
     if any('accuracy' in step.validation for step in steps):
         scored = [step for step in steps if 'accuracy' in step.validation]
         right = axes.twinx()
@@ -54,8 +50,8 @@ def plot_growth(steps: Sequence[GrowthStep], path: Path) -> None:
         )
         right.set_ylabel('validation accuracy', color='#2ca02c')
     axes.set_title(f'growth to {_topology(steps[-1], accepted=True)}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    share_legend(figure)
+    save_figure(figure, path)
 
 
 def _topology(step: GrowthStep, *, accepted: bool = False) -> str:
