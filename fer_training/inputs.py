@@ -13,7 +13,7 @@ FIRST = int(INNER_LANDMARKS[0])
 INNER_MIRROR = torch.from_numpy(MIRROR[INNER_LANDMARKS] - FIRST)  # within the 51 landmarks
 # Brows, nose, eyes and mouth: how many of the 51 landmarks follow one another in each.
 PART_SIZES = torch.tensor([5, 5, 9, 6, 6, 20])
-PART_KINDS = torch.tensor([0, 0, 1, 2, 2, 3])  # both brows move alike, and both eyes
+PAIRED_SIZES = torch.tensor([10, 9, 12, 20])  # likewise, both brows together and both eyes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,8 @@ class Augmentation:
             own = torch.randn(n, 2, 1, points.shape[-1], generator=generator)
             points = points + self.person * (parts.repeat_interleave(PART_SIZES, -1) + own / 2)
         if self.movement:
-            logarithms = self.movement * torch.randn(n, 2, 1, 4, generator=generator)
-            kinds = PART_KINDS.repeat_interleave(PART_SIZES)
-            factors = logarithms.exp()[..., kinds]  # (N, 2, 1, 51)
+            parts = torch.randn(n, 2, 1, len(PAIRED_SIZES), generator=generator)
+            factors = (self.movement * parts).exp().repeat_interleave(PAIRED_SIZES, -1)
             first = points[:, :, :1]
             points = first + factors * (points - first)
         if self.time_crop:

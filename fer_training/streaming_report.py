@@ -342,10 +342,11 @@ def write_streaming_report(
     pictures = draw_metrics(
         folder, monte_carlo=scores.frames, single_pass=scores.frames_single_pass
     )
-    known = [item for item in scores.subjects if item.selective is not None]
-    rows = known
-    if len(known) > DRAWN_SUBJECTS:
-        rows = sorted(known, key=lambda item: item.accuracy or 0.0)[:DRAWN_SUBJECTS]
+    rows = [item for item in scores.subjects if item.selective is not None]
+    title = ''
+    if len(rows) > DRAWN_SUBJECTS:
+        title = f'The {DRAWN_SUBJECTS} of {len(rows)} people read worst'
+        rows = sorted(rows, key=lambda item: item.accuracy or 0.0)[:DRAWN_SUBJECTS]
     figure = new_figure(width=7.0, height=1.6 + 0.3 * len(rows))
     plot_subjects(
         figure.axes[0],
@@ -355,7 +356,7 @@ def write_streaming_report(
         risk=[
             item.selective.risk or 0.0 for item in rows if item.selective is not None
         ],
-        title='' if rows is known else f'The {len(rows)} of {len(known)} people read worst',
+        title=title,
     )
     share_legend(figure)
     save_figure(figure, folder / 'subjects.png')
