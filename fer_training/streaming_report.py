@@ -65,7 +65,7 @@ class SubjectScores:
 class Likelihoods:
     """Compare the ensemble with one pass by negative log-likelihood (nats), each at its best."""
 
-    monte_carlo: float  # of the frames of expressions, at temperature 1
+    monte_carlo: float  # at temperature 1
     single_pass: float
     calibrated_monte_carlo: float  # each at its own temperature
     calibrated_single_pass: float
@@ -89,7 +89,9 @@ class StreamingScores:
     selective_frames: SelectiveScores
     selective_clips: SelectiveScores
     everything: RecognitionMetrics  # frames of not-an-expression material as well
-    likelihoods: Likelihoods
+    everything_single_pass: RecognitionMetrics
+    likelihoods: Likelihoods  # of the frames of expressions
+    likelihoods_of_everything: Likelihoods  # for which the temperatures were fitted
     false_alarms: tuple[FalseAlarms, ...]
     subjects: tuple[SubjectScores, ...]
 
@@ -133,7 +135,8 @@ def measure_streaming(
     if not expressive.any():
         raise ValueError('no frame of a track that shows an expression could be scored')
     frame_scores = answers.subset(expressive).measure(classes)
-    raw = frames.answers(1.0).subset(expressive).measure(classes)
+    everything_scores = answers.subset(judged.is_scored).measure(classes)
+    raw = frames.answers(1.0)
 
     of_expressions = frames.tracks.show_expression(classes)[frames.track]
     expression_frames = frames.subset(of_expressions)
@@ -160,18 +163,30 @@ def measure_streaming(
             judged.is_confident[expressive], judged.is_right[expressive]
         ),
         selective_clips=measure_selective(clip_confident, clip_right),
-        everything=answers.subset(judged.is_scored).measure(classes)[0],
-        likelihoods=Likelihoods(
-            monte_carlo=raw[0].negative_log_likelihood,
-            single_pass=raw[1].negative_log_likelihood,
-            calibrated_monte_carlo=frame_scores[0].negative_log_likelihood,
-            calibrated_single_pass=frame_scores[1].negative_log_likelihood,
+        everything=everything_scores[0],
+        everything_single_pass=everything_scores[1],
+        likelihoods=_likelihoods(raw.subset(expressive).measure(classes), frame_scores),
+        likelihoods_of_everything=_likelihoods(
+            raw.subset(judged.is_scored).measure(classes), everything_scores
         ),
         false_alarms=_false_alarms(judged, frame_rate),
         subjects=tuple(
             _subject_scores(judged, subject, by_subject[subject], clip_recall(subject))
             for subject in sorted(set(frames.subjects[judged.is_scored].tolist()))
         ),
+    )
+
+
+def _likelihoods(
+    raw: tuple[RecognitionMetrics, RecognitionMetrics],
+    calibrated: tuple[RecognitionMetrics, RecognitionMetrics],
+) -> Likelihoods:
+    """Join the likelihoods of (ensemble, one pass) at temperature 1 and at their own."""
+    return Likelihoods(
+        monte_carlo=raw[0].negative_log_likelihood,
+        single_pass=raw[1].negative_log_likelihood,
+        calibrated_monte_carlo=calibrated[0].negative_log_likelihood,
+        calibrated_single_pass=calibrated[1].negative_log_likelihood,
     )
 
 
@@ -302,15 +317,34 @@ def lines_of(scores: StreamingScores) -> tuple[Line, ...]:
         _at_least(
             'errors found by predictive entropy, AUROC', detection.predictive_entropy, ERROR_AUROC
         ),
-        Line(
-            what='errors found by mutual information, AUROC',
-            measured=detection.mutual_information, wanted='', is_reached=None,
+        _measured_only(
+            'errors found by mutual information, AUROC', detection.mutual_information
         ),
         _at_most('NLL, samples, temperature 1', nats.monte_carlo, nats.single_pass),
         _at_most(
             'NLL, samples, calibrated', nats.calibrated_monte_carlo, nats.calibrated_single_pass
         ),
     ]
+    if scores.false_alarms:  # else all frames are those of expressions
+        detection = scores.everything.error_detection_auroc
+        nats = scores.likelihoods_of_everything
+        lines += [
+            _measured_only(
+                'errors found by predictive entropy, AUROC, all frames',
+                detection.predictive_entropy,
+            ),
+            _measured_only(
+                'errors found by mutual information, AUROC, all frames',
+                detection.mutual_information,
+            ),
+            _at_most(
+                'NLL, samples, temperature 1, all frames', nats.monte_carlo, nats.single_pass
+            ),
+            _at_most(
+                'NLL, samples, calibrated, all frames',
+                nats.calibrated_monte_carlo, nats.calibrated_single_pass,
+            ),
+        ]
     return tuple(lines)
 
 
@@ -378,7 +412,8 @@ def write_streaming_report(
 
 COMPARISON_COLUMNS = (
     'lowest clip recall', 'clip macro F1', 'frame macro F1', 'coverage', 'CONFIDENT wrong', 'ECE',
-    'NLL samples', 'NLL one pass', 'AURC', 'AUROC entropy', 'AUROC mutual information',
+    'NLL samples', 'NLL one pass', 'NLL samples, all frames', 'NLL one pass, all frames', 'AURC',
+    'AUROC entropy', 'AUROC mutual information',
 )
 
 
@@ -419,6 +454,8 @@ def _comparison_row(scores: StreamingScores, sources: Sequence[str]) -> list[flo
         scores.frames.expected_calibration_error,
         scores.likelihoods.calibrated_monte_carlo,
         scores.likelihoods.calibrated_single_pass,
+        scores.likelihoods_of_everything.calibrated_monte_carlo,
+        scores.likelihoods_of_everything.calibrated_single_pass,
         scores.frames.area_under_risk_coverage,
         detection.predictive_entropy,
         detection.mutual_information,
@@ -513,6 +550,10 @@ def _markdown(
 
 def _number(value: float | None) -> str:
     return '-' if value is None else f'{value:.3f}'
+
+
+def _measured_only(what: str, measured: float | None) -> Line:
+    return Line(what=what, measured=measured, wanted='', is_reached=None)
 
 
 def _at_least(what: str, measured: float | None, wanted: float) -> Line:

@@ -42,6 +42,8 @@ def measured() -> tuple[FramePredictions, dict[str, FrameCalibration], Streaming
 def test_scores_are_those_of_a_slow_direct_computation() -> None:
     frames, calibrations, scores = measured()
     right, confident, labels, answers, entropies, nats = [], [], [], [], [], []
+    one_pass_right = []
+    everything: list[list[float]] = []  # nats of samples and one pass, at temperature 1 and own
     alarms = {'talkers': [0, 0]}
     by_subject: dict[str, list[bool]] = {}
     for index in range(len(frames)):
@@ -55,6 +57,13 @@ def test_scores_are_those_of_a_slow_direct_computation() -> None:
         )
         answer, target = int(mean.argmax()), int(frames.targets[index])
         is_confident = bool(mean.max() >= own.abstention_threshold)
+        one_pass_right.append(frames.single_pass[index].argmax() == target)
+        everything.append([
+            -np.log(softmax(frames.monte_carlo[:, index], axis=-1)[:, target].mean()),
+            -np.log(softmax(frames.single_pass[index])[target]),
+            -np.log(mean[target]),
+            -np.log(softmax(frames.single_pass[index] / own.single_pass_temperature)[target]),
+        ])
         if frames.tracks.sources[track] == 'talkers':
             alarms['talkers'][0] += is_confident and answer != 0
             alarms['talkers'][1] += 1
@@ -76,6 +85,13 @@ def test_scores_are_those_of_a_slow_direct_computation() -> None:
         roc_auc_score(~of_right, entropies)
     )
     assert scores.likelihoods.calibrated_monte_carlo == pytest.approx(np.mean(nats), rel=1e-5)
+    of_everything = scores.likelihoods_of_everything
+    assert [
+        of_everything.monte_carlo, of_everything.single_pass,
+        of_everything.calibrated_monte_carlo, of_everything.calibrated_single_pass,
+    ] == pytest.approx(np.mean(everything, 0).tolist(), rel=1e-5)
+    assert scores.everything.count == len(everything) > len(nats)
+    assert scores.everything_single_pass.accuracy == pytest.approx(np.mean(one_pass_right))
     talkers = next(item for item in scores.false_alarms if item.kind == 'all')
     assert talkers.wrong == pytest.approx(alarms['talkers'][0] / alarms['talkers'][1])
     assert talkers.seconds == pytest.approx(alarms['talkers'][1] / 30.0)
@@ -151,6 +167,18 @@ def test_a_line_says_whether_it_is_reached() -> None:
         assert recall is not None
         assert reached[f'recall of {name}, frames'] == (recall >= 0.9)
     assert reached['errors found by mutual information, AUROC'] is None
+    nats = scores.likelihoods_of_everything
+    assert reached['NLL, samples, calibrated, all frames'] == (
+        nats.calibrated_monte_carlo <= nats.calibrated_single_pass
+    )
+
+
+def test_without_other_material_all_frames_have_no_lines_of_their_own() -> None:
+    frames, calibrations, _ = measured()
+    shown = frames.subset(frames.tracks.show_expression(CLASSES)[frames.track])
+    scores = measure_streaming(shown, calibrations, classes=CLASSES, frame_rate=30.0)
+    assert scores.likelihoods == scores.likelihoods_of_everything
+    assert not any('all frames' in line.what for line in lines_of(scores))
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
