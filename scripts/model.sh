@@ -45,8 +45,8 @@ real=(--start "$out/start.safetensors" --synthetic "$out/train.npz@0.5"
     --map happy-ud=happiness head-lr=neutral head-up=neutral head-fwd=neutral head-ud=neutral
     i.parcial=neutral i.polarizada=neutral i.xeral=neutral n.no=neutral n.resto=neutral
     --piece-frames 90 --draws 4000 --epochs 6 --learning-rate 0.006
-    --mask-kind constant --dropout 0.3 --class-balance 0.5
-    --person 0.05 --stretch 0.05 --movement 0.3 --mixed-precision)
+    --mask-kind constant --dropout 0.15 --class-balance 0.5
+    --person 0.05 --stretch 0.05 --movement 0.5 --mixed-precision)
 # 0.04: strangers' CONFIDENT frames may be wrong more often than those that chose the threshold.
 fer_train crossval --streaming "${real[@]}" --mc-samples 30 --seeds 1 2 --max-risk 0.04 \
     --out "$out/people"
