@@ -56,6 +56,9 @@ fer_train eval --model "$shipped" --tracks "$out/test.npz" --unit frame --sample
     --json "$out/test.json" --figures "$out/test"
 fer_train curves --model "$shipped" --basis "$data/ict_facekit_68.npz" --out "$out/curves"
 
-# What dropout decides together, compared by a short fine-tuning.
-fer_train crossval --streaming "${real[@]}" --draws 200 --epochs 2 --mc-samples 30 --seeds 1 2 \
+# What dropout decides together, and how much it drops, compared by a short fine-tuning.
+short=(--draws 200 --epochs 2 --mc-samples 30 --seeds 1 2)
+fer_train crossval --streaming "${real[@]}" "${short[@]}" \
     --vary dropout_masks=element,edge,channel,constant,feature_map --out "$out/masks"
+fer_train crossval --streaming "${real[@]}" "${short[@]}" \
+    --vary dropout=0.05,0.1,0.15,0.2,0.3 --out "$out/rates"
