@@ -307,45 +307,46 @@ def lines_of(scores: StreamingScores) -> tuple[Line, ...]:
         for item in scores.false_alarms
         if item.kind == 'all'
     ]
-    detection = scores.frames.error_detection_auroc
-    nats = scores.likelihoods
     lines += [
         _at_most(
             'expected calibration error, frames', scores.frames.expected_calibration_error,
             CALIBRATION_ERROR,
         ),
         _at_least(
-            'errors found by predictive entropy, AUROC', detection.predictive_entropy, ERROR_AUROC
+            'errors found by predictive entropy, AUROC',
+            scores.frames.error_detection_auroc.predictive_entropy,
+            ERROR_AUROC,
         ),
-        _measured_only(
-            'errors found by mutual information, AUROC', detection.mutual_information
-        ),
-        _at_most('NLL, samples, temperature 1', nats.monte_carlo, nats.single_pass),
-        _at_most(
-            'NLL, samples, calibrated', nats.calibrated_monte_carlo, nats.calibrated_single_pass
-        ),
+        *_lines_of_samples(scores.frames, scores.likelihoods),
     ]
     if scores.false_alarms:  # else all frames are those of expressions
-        detection = scores.everything.error_detection_auroc
-        nats = scores.likelihoods_of_everything
         lines += [
             _measured_only(
                 'errors found by predictive entropy, AUROC, all frames',
-                detection.predictive_entropy,
+                scores.everything.error_detection_auroc.predictive_entropy,
             ),
-            _measured_only(
-                'errors found by mutual information, AUROC, all frames',
-                detection.mutual_information,
-            ),
-            _at_most(
-                'NLL, samples, temperature 1, all frames', nats.monte_carlo, nats.single_pass
-            ),
-            _at_most(
-                'NLL, samples, calibrated, all frames',
-                nats.calibrated_monte_carlo, nats.calibrated_single_pass,
+            *_lines_of_samples(
+                scores.everything, scores.likelihoods_of_everything, which=', all frames'
             ),
         ]
     return tuple(lines)
+
+
+def _lines_of_samples(
+    metrics: RecognitionMetrics, nats: Likelihoods, which: str = ''
+) -> tuple[Line, ...]:
+    """Say what samples add to one pass on these frames; `which` ends the names of the lines."""
+    return (
+        _measured_only(
+            f'errors found by mutual information, AUROC{which}',
+            metrics.error_detection_auroc.mutual_information,
+        ),
+        _at_most(f'NLL, samples, temperature 1{which}', nats.monte_carlo, nats.single_pass),
+        _at_most(
+            f'NLL, samples, calibrated{which}',
+            nats.calibrated_monte_carlo, nats.calibrated_single_pass,
+        ),
+    )
 
 
 def describe_lines(scores: StreamingScores) -> str:
