@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fer_perception.graph.edges import load_edge_list
-from fer_perception.models.model_file import save_model
+from fer_perception.models.model_file import load_model, save_model
 from fer_perception.models.pst_bln import PstBln
 from fer_training.calibration import Calibration, calibrate
 from fer_training.commands.arguments import Commands, positive
@@ -53,9 +53,12 @@ def add_parser(commands: Commands) -> None:
         'fit', help='fit a PST-BLN to tracks or an image recogniser to faces, calibrate and save'
     )
     parser.add_argument('--out', type=Path, required=True, help='model file (.safetensors)')
-    parser.add_argument('--channels', type=positive, nargs='+',
-                        help='channels of each layer (those of --start, else '
-                        f'{" ".join(map(str, STREAM_CHANNELS))})')
+    channels = parser.add_mutually_exclusive_group()
+    channels.add_argument('--channels', type=positive, nargs='+',
+                          help='channels of each layer (those of --start, else '
+                          f'{" ".join(map(str, STREAM_CHANNELS))})')
+    channels.add_argument('--channels-of', type=Path, metavar='MODEL',
+                          help='as many as in this model, one that was grown for example')
     parser.add_argument('--start', type=Path, metavar='MODEL',
                         help='fine-tune this model (.safetensors): the same network, but for kind '
                         'and rate of dropout; unsaid settings of fitting are then '
@@ -93,7 +96,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     template = network_template(
         options,
         classes=len(data.classes),
-        channels=stream_channels(options),
+        channels=_channels(options),
         reads_clips=data.preparation is not None,
     )
     calibration: Calibration | FrameCalibration | None = None
@@ -148,6 +151,12 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     save_model(options.out, network, description)
     checkpoint.unlink(missing_ok=True)
     print(f'model in {options.out}')
+
+
+def _channels(options: argparse.Namespace) -> tuple[int, ...]:
+    if options.channels_of is None:
+        return stream_channels(options)
+    return load_model(options.channels_of).description.network.channels
 
 
 def _calibration_of_folds(

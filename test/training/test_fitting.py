@@ -138,6 +138,31 @@ def test_commands_make_a_model_from_a_basis(
     assert description.network.dropout_masks == 'edge'
 
 
+def test_a_fit_takes_the_channels_of_another_model_and_nothing_else(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks, grown = tmp_path / 'tracks.npz', tmp_path / 'grown.safetensors'
+    arguments = ['synth', '--basis', str(shared_data / 'ict_facekit_68.npz'), '--count', '14']
+    assert main([*arguments, '--out', str(tracks)]) == 0
+    data = ['--tracks', str(tracks), '--validation', str(tracks)]
+    fit_to = ['fit', *data, '--epochs', '1', '--out']
+    assert main([*fit_to, str(grown), '--channels', '3', '2', '--seed', '5']) == 0
+    same = [tmp_path / 'said.safetensors', tmp_path / 'taken.safetensors']
+    assert main([*fit_to, str(same[0]), '--channels', '3', '2']) == 0
+    assert main([*fit_to, str(same[1]), '--channels-of', str(grown)]) == 0
+    said, taken = (load_model(path) for path in same)
+    assert said.description.network == taken.description.network
+    for name, tensor in weights(said.network).items():
+        assert torch.equal(tensor, weights(taken.network)[name]), name
+    assert any(
+        not torch.equal(tensor, weights(taken.network)[name])
+        for name, tensor in weights(load_model(grown).network).items()
+    )
+    capsys.readouterr()
+    assert main([*fit_to, str(grown), '--channels-of', str(tmp_path / 'none.safetensors')]) == 1
+    assert 'none.safetensors' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     'arguments',
     [
