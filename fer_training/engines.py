@@ -29,10 +29,10 @@ def run_jobs(
     """Run jobs in parallel; yield the index and the outcome of each as it ends.
 
     work: a function of a module, jobs: picklable. workers: processes, 0 for one a core; each
-    computes with its share of the cores. With 'ray' the jobs run on the cluster at `ray_address`,
-    or on this machine without one; files that a job names must exist on every node. The first
-    error of a job ends all. Raises ValueError for an unknown engine, ImportError if Ray is not
-    installed, ChildProcessError if a process was killed.
+    computes with its share of the cores, or OMP_NUM_THREADS if that is fewer. With 'ray' the jobs
+    run on the cluster at `ray_address`, or on this machine without one; files that a job names
+    must exist on every node. The first error of a job ends all. Raises ValueError for an unknown
+    engine, ImportError if Ray is not installed, ChildProcessError if a process was killed.
     """
     if engine not in ENGINES:
         raise ValueError(f'unknown engine {engine!r}; use {" or ".join(ENGINES)}')
@@ -76,7 +76,7 @@ def _run_in_processes(
 def _begin_process(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to handle
     threading.Thread(target=_end_with_the_first_process, daemon=True).start()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
 
 
 def _end_with_the_first_process() -> None:

@@ -236,3 +236,16 @@ def test_the_ray_engine_gives_what_the_others_give() -> None:
     assert dict(run_jobs(math.factorial, [1, 2, 3], engine='ray')) == {0: 1, 1: 2, 2: 6}
     with pytest.raises(ValueError, match='negative'):
         dict(run_jobs(math.factorial, [-1], engine='ray'))
+
+
+def test_a_process_takes_its_share_of_the_cores_but_no_more_threads_than_the_user_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores = len(os.sched_getaffinity(0))
+    threads_there = '__import__("torch").get_num_threads()'
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    (_, threads), = run_jobs(eval, [threads_there], workers=1)
+    assert 1 <= threads <= cores
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    (_, threads), = run_jobs(eval, [threads_there], workers=1)
+    assert threads == 1
