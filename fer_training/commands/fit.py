@@ -92,11 +92,12 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         raise ValueError('--max-risk and --max-false-alarms go with --calibration')
     start = first_weights(options)
     config = fit_config(options, FROM_SCRATCH if start is None else FINE_TUNING)
+    channels = _channels(options)  # a wrong file is told before minutes of preparing tracks
     data = load_data(options)
     template = network_template(
         options,
         classes=len(data.classes),
-        channels=_channels(options),
+        channels=channels,
         reads_clips=data.preparation is not None,
     )
     calibration: Calibration | FrameCalibration | None = None
