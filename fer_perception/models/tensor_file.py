@@ -23,7 +23,7 @@ class ModelFileError(ValueError):
 
 
 def write_tensors(path: Path, network: nn.Module, metadata: dict[str, str]) -> None:
-    """Write a network's weights with metadata that describe it.
+    """Write a network's weights with metadata that describe it: the same content, the same bytes.
 
     Raises ValueError for weights that are not finite.
     """
@@ -35,7 +35,17 @@ def write_tensors(path: Path, network: nn.Module, metadata: dict[str, str]) -> N
             raise ValueError(f'tensor {name} is not finite; the network is not fit to be saved')
     metadata = {**metadata, DIGEST: digest(metadata, tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(save(tensors, metadata=metadata))
+    path.write_bytes(_with_metadata_in_order(save(tensors, metadata=metadata)))
+
+
+def _with_metadata_in_order(file: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which come in another order every time."""
+    end = 8 + int.from_bytes(file[:8], 'little')  # a length, a header in JSON, the tensors
+    header = json.loads(file[8:end])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, 'little') + text + file[end:]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from fer_perception.models.model_file import (
     save_model,
 )
 from fer_perception.models.tensor_file import ModelFileError
+from fer_perception.pipeline import SHIPPED_FILE
 
 Change = Callable[[dict[str, torch.Tensor], dict[str, str]], Any]
 
@@ -62,6 +63,17 @@ def test_save_then_load_is_exact(saved: Path) -> None:
     with torch.no_grad():
         assert torch.equal(loaded.network(clip), network(clip))
     assert not any(module.training for module in loaded.network.modules())
+
+
+@pytest.mark.parametrize('name', ['small', 'shipped'])
+def test_the_same_content_is_the_same_file_to_the_byte(
+    name: str, saved: Path, tmp_path: Path
+) -> None:
+    path = saved if name == 'small' else SHIPPED_FILE
+    loaded = load_model(path)
+    for again in ('one', 'two'):
+        save_model(tmp_path / again, loaded.network, loaded.description)
+        assert (tmp_path / again).read_bytes() == path.read_bytes()
 
 
 def test_the_shipped_model_loads_and_describes_itself(shipped_model: LoadedModel) -> None:
@@ -200,6 +212,7 @@ import re, sys
 from pathlib import Path
 from fer_perception.models.model_file import load_model
 from fer_perception.models.tensor_file import ModelFileError
+from fer_perception.pipeline import SHIPPED_FILE
 
 def most_memory():
     return int(re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])
