@@ -113,10 +113,10 @@ def publish_source(camera: CameraPublisher, source: Source, options: argparse.Na
                 stamp_ns=camera.get_clock().now().nanoseconds,
                 frame_id=options.frame_id or frame.frame_id,
             )
+        # The last frame stands for its own period: whoever ends at once may take it along.
+        time.sleep(1.0 / ((source.frame_rate or FALLBACK_FRAME_RATE) * options.rate))
         if not options.loop:
             return
-        # The last frame stands for its own period.
-        time.sleep(1.0 / ((source.frame_rate or FALLBACK_FRAME_RATE) * options.rate))
 
 
 def main() -> int:
