@@ -27,18 +27,15 @@ from fer_training.commands.variations import file_name, vary
 from fer_training.fit_recipes import FINE_TUNING, FROM_SCRATCH
 from fer_training.frame_calibration import cross_fit, describe_caution
 from fer_training.plan import NetworkPlan
+from fer_training.streaming_comparison import compare_streaming
 from fer_training.streaming_crossval import (
     StreamingFold,
     cross_validate_streaming,
     deal_subjects,
     read_folds,
 )
-from fer_training.streaming_report import (
-    StreamingScores,
-    compare_streaming,
-    measure_streaming,
-    write_streaming_report,
-)
+from fer_training.streaming_report import write_streaming_report
+from fer_training.streaming_scores import StreamingScores, measure_streaming
 
 COMPARISON_FILE = 'comparison.md'
 

@@ -26,11 +26,9 @@ from fer_training.image_predictions import abaw_score
 from fer_training.label_mapping import read_label_mapping, relabel_tracks
 from fer_training.reference_format import read_reference_clips
 from fer_training.results import EvaluationResult, Predictions, write_result
-from fer_training.streaming_report import (
-    describe_lines,
-    measure_streaming,
-    write_streaming_report,
-)
+from fer_training.streaming_report import write_streaming_report
+from fer_training.streaming_requirements import describe_lines
+from fer_training.streaming_scores import measure_streaming
 from fer_training.track_sources import PreparedTrack, TrackFile, TrackSources
 from fer_training.tracks import Track, read_tracks
 

@@ -23,13 +23,10 @@ from fer_training.frame_predictions import (
     write_frame_predictions,
 )
 from fer_training.results import ResultFileError
-from fer_training.streaming_report import (
-    StreamingScores,
-    compare_streaming,
-    lines_of,
-    measure_streaming,
-    write_streaming_report,
-)
+from fer_training.streaming_comparison import compare_streaming
+from fer_training.streaming_report import write_streaming_report
+from fer_training.streaming_requirements import lines_of
+from fer_training.streaming_scores import StreamingScores, measure_streaming
 
 
 def measured() -> tuple[FramePredictions, dict[str, FrameCalibration], StreamingScores]:
@@ -125,8 +122,8 @@ def test_the_report_and_its_pictures_are_written(tmp_path: Path) -> None:
     assert content['scores']['frames']['accuracy'] == scores.frames.accuracy
     assert len(content['lines']) == len(lines_of(scores))
     text = (tmp_path / 'report.md').read_text()
-    for needed in ('recall of sadness, clips', 'talkers', 'gestures:a', '(false_alarms.png)',
-                   '## What confidences are worth'):
+    for needed in ('# made people\n', 'recall of sadness, clips', 'talkers', 'gestures:a',
+                   '(false_alarms.png)', '## What confidences are worth'):
         assert needed in text
     table = compare_streaming([('one', scores), ('one', scores), ('two', scores)])
     assert '± 0.000' in table and '| two |' in table and 'false alarms, talkers' in table
@@ -156,6 +153,7 @@ def test_of_many_people_those_read_worst_are_drawn(
     assert drawn['accuracy'] == [number / 100 for number in range(40)]
     assert drawn['title'] == 'The 40 of 100 people read worst'
     text = (tmp_path / 'report.md').read_text()
+    assert text.startswith('# many people\n')
     assert all(f'| {item.subject} |' in text for item in many)  # the table has them all
 
 
