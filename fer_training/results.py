@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fer_perception.evaluation.metrics import RecognitionMetrics, measure_recognition
+from fer_perception.evaluation.metrics import (
+    RecognitionMetrics,
+    SelectiveScores,
+    measure_recognition,
+    measure_selective,
+)
 from fer_training.array_archive import read_arrays
 
 Result = TypeVar('Result')
@@ -79,6 +84,8 @@ class EvaluationResult:
     classes: tuple[str, ...]
     monte_carlo: RecognitionMetrics
     single_pass: RecognitionMetrics
+    abstention_threshold: float  # of the model: the lowest confidence that is CONFIDENT
+    selective: SelectiveScores  # of the ensemble's answers at that threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +151,13 @@ class Predictions:
         return (
             measure_recognition(self.ensemble, self.labels, classes=classes, samples=samples),
             measure_recognition(self.single_pass, self.labels, classes=classes),
+        )
+
+    def measure_confident(self, abstention_threshold: float) -> SelectiveScores:
+        """Measure what only the answers of a confidence at or above the threshold are worth."""
+        mean = self.ensemble
+        return measure_selective(
+            mean.max(-1) >= abstention_threshold, mean.argmax(-1) == self.labels
         )
 
 

@@ -29,14 +29,14 @@ from fer_training.results import EvaluationResult, Predictions, write_result
 from fer_training.streaming_report import write_streaming_report
 from fer_training.streaming_requirements import describe_lines
 from fer_training.streaming_scores import measure_streaming
-from fer_training.track_sources import PreparedTrack, TrackFile, TrackSources
+from fer_training.track_sources import NEUTRAL, PreparedTrack, TrackFile, TrackSources
 from fer_training.tracks import Track, read_tracks
 
 
 def add_parser(commands: Commands) -> None:
     """Declare the subcommand."""
     parser = commands.add_parser(
-        'eval', help='measure a model: accuracy, calibration and uncertainty, as JSON'
+        'eval', help='measure a model: accuracy, calibration and uncertainty'
     )
     parser.add_argument('--model', type=Path, required=True, help='model file (.safetensors)')
     data = parser.add_mutually_exclusive_group(required=True)
@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     data.add_argument('--faces', type=Path, metavar='FOLDER',
                       help='or a face set, for image recognisers')
     parser.add_argument('--labels', type=Path, help='labels of --data (.pkl)')
-    parser.add_argument('--json', type=Path, required=True, help='result file to write')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all scores')
     add_label_options(parser)
     parser.add_argument('--figures', type=Path, metavar='DIR',
                         help='folder for pictures; of --unit frame also for a report of all that '
@@ -69,7 +69,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate, write the result and the pictures, print the main scores."""
+    """Evaluate, print the main scores, write what was asked for."""
     if options.faces is not None:
         _evaluate_faces(options)
         return
@@ -116,10 +116,11 @@ def run(options: argparse.Namespace) -> None:
         classes=classes,
         monte_carlo=monte_carlo,
         single_pass=single_pass,
+        abstention_threshold=model.description.abstention_threshold,
+        selective=predictions.measure_confident(model.description.abstention_threshold),
     )
-    write_result(options.json, result)
     print(_table(result))
-    print(f'all scores in {options.json}')
+    _write(options.json, result)
     by_frame = options.unit == 'frame' and frames is not None
     if by_frame:
         assert frames is not None
@@ -165,16 +166,23 @@ def _evaluate_faces(options: argparse.Namespace) -> None:
         classes=classes,
         monte_carlo=vote,
         single_pass=single_pass,
+        abstention_threshold=answers.description.abstention_threshold,
+        selective=predictions.measure_confident(answers.description.abstention_threshold),
     )
-    write_result(options.json, result)
     print(_table(result, samples='all samples'))
     print(f'0.67 macro F1 + 0.33 accuracy: {abaw_score(vote):.4f}')
     print(describe_members(answers.member_accuracies))
-    print(f'all scores in {options.json}')
+    _write(options.json, result)
     if options.figures is not None:
         draw_metrics(options.figures, monte_carlo=vote, single_pass=single_pass)
         _draw_sequences(options.figures, answers.faces, predictions, classes)
         print(f'pictures in {options.figures}')
+
+
+def _write(path: Path | None, result: EvaluationResult) -> None:
+    if path is not None:
+        write_result(path, result)
+        print(f'all scores in {path}')
 
 
 def _prepared_tracks(
@@ -192,7 +200,13 @@ def _prepared_tracks(
         frame_rate=description.frame_rate,
         normalization=description.normalization,
     )
-    return sources.load(progress=True)[0]
+    tracks = sources.load(progress=True)[0]
+    shown = [track for track in tracks if description.classes[track.label] != NEUTRAL]
+    if shown and all((track.targets == track.label).all() for track in shown):
+        print('every frame of an expression counts as showing it, from the first on: where the '
+              'tracks begin at rest, --estimate-intensity leaves out the frames before it',
+              file=sys.stderr)
+    return tracks
 
 
 def _read_data(options: argparse.Namespace, classes: tuple[str, ...]) -> Clips | list[Track]:
@@ -232,6 +246,7 @@ def _table(result: EvaluationResult, *, samples: str = 'MC dropout') -> str:
         line(f'{samples}, {result.samples}', scores(result.monte_carlo)),
         line('single pass', scores(result.single_pass)),
     ]
+    lines.append(_describe_confident(result))
     if result.mc_samples_mean is not None:
         lines.append(f'adaptive: {result.mc_samples_mean:.1f} samples an answer on average, at '
                      f'most {result.samples}')
@@ -239,6 +254,13 @@ def _table(result: EvaluationResult, *, samples: str = 'MC dropout') -> str:
         lines.append(f'single samples: accuracy {single.mean:.4f} '
                      f'± {single.standard_deviation:.4f}')
     return '\n'.join(lines)
+
+
+def _describe_confident(result: EvaluationResult) -> str:
+    scores = result.selective
+    wrong = '' if scores.risk is None else f', {scores.risk:.1%} of those wrong'
+    return (f'CONFIDENT, from {result.abstention_threshold:.3f} on: {scores.coverage:.1%} of the '
+            f'answers{wrong}')
 
 
 def _faces(data: Clips | list[Track], description: ModelDescription) -> list[np.ndarray]:

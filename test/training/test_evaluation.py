@@ -336,6 +336,33 @@ def test_the_command_measures_every_frame_of_a_streaming_model(tmp_path: Path) -
     assert result.monte_carlo.count == sum(24 + index - 6 for index in range(6))
 
 
+def test_the_command_says_the_main_scores_and_writes_nothing_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*saved(streaming_model(), tmp_path / 'm.safetensors'), '--tracks', 't.npz']
+    write_tracks(tmp_path / 't.npz', made_tracks())
+    before = set(tmp_path.iterdir())
+    assert main(command) == 0
+    assert set(tmp_path.iterdir()) == before
+    said = capsys.readouterr()
+    assert re.search(r'CONFIDENT, from 0\.500 on: [\d.]+% of the answers', said.out)
+    assert 'all scores' not in said.out
+
+
+def test_frames_before_an_expression_are_not_counted_as_it_unnoticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = saved(streaming_model(), tmp_path / 'm.safetensors')
+    hint = '--estimate-intensity leaves out the frames before'
+    command += ['--tracks', str(tmp_path / 't.npz')]
+    write_tracks(tmp_path / 't.npz', made_tracks())
+    assert main(command) == 0 and hint in capsys.readouterr().err
+    assert main([*command, '--estimate-intensity']) == 0 and hint not in capsys.readouterr().err
+    write_tracks(tmp_path / 't.npz', made_tracks(labels=('neutral', 'neutral')))
+    assert main(command) == 0 and hint not in capsys.readouterr().err
+
+
 def test_the_command_reads_the_references_format(tmp_path: Path) -> None:
     command = saved(clip_model(), tmp_path / 'm.safetensors')
     clips = clips_from_tracks(

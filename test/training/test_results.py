@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fer_perception.uncertainty.measures import measure_uncertainty
 from fer_training.cli import main
@@ -76,6 +78,7 @@ def test_evaluations_are_read_back_too(tmp_path: Path) -> None:
     result = EvaluationResult(
         model='m.safetensors', data='t.npz', unit='clip', samples=8, seed=0, clips=30,
         classes=CLASSES, monte_carlo=monte_carlo, single_pass=single_pass,
+        abstention_threshold=0.5, selective=made_predictions().measure_confident(0.5),
     )
     write_result(tmp_path / 'eval.json', result)
     assert read_evaluation_result(tmp_path / 'eval.json') == result
@@ -84,6 +87,20 @@ def test_evaluations_are_read_back_too(tmp_path: Path) -> None:
     adaptive = replace(result, lead_errors=3.0, mc_samples_mean=4.5)
     write_result(tmp_path / 'adaptive.json', adaptive)
     assert read_evaluation_result(tmp_path / 'adaptive.json') == adaptive
+
+
+@given(threshold=st.floats(0, 1), answers=st.integers(1, 9))
+def test_confident_answers_are_those_from_the_threshold_on(threshold: float, answers: int) -> None:
+    predictions = made_predictions(answers=answers, right=1.0)
+    confident = wrong = 0
+    for number in range(answers):
+        mean = predictions.monte_carlo[:, number].mean(0, dtype=np.float64)
+        if mean.max() >= threshold:
+            confident += 1
+            wrong += mean.argmax() != predictions.labels[number]
+    scores = predictions.measure_confident(threshold)
+    assert scores.coverage == confident / answers
+    assert scores.risk == (wrong / confident if confident else None)
 
 
 def test_answers_may_have_different_numbers_of_samples(tmp_path: Path) -> None:
