@@ -41,23 +41,24 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, _request_end)
     node = None
     try:
-        rclpy.init(args=args)
-        node = FerNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        node.start()
-        while rclpy.ok():
-            spin_once(node, executor)
-    except EndRequest:
+        try:
+            rclpy.init(args=args)
+            node = FerNode()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            node.start()
+            while rclpy.ok():
+                spin_once(node, executor)
+        except (ParameterException, RuntimeError) as error:
+            # A ROS argument or a parameters file that cannot be read, a value out of its range.
+            # From within ROS also if a signal has just shut it down.
+            if node is None:
+                print(f'fer_node: {error}', file=sys.stderr)
+                return 1
+            if rclpy.ok():
+                raise
+    except EndRequest:  # at any moment, also while such an error is told
         pass
-    except (ParameterException, RuntimeError) as error:
-        # A ROS argument or a parameters file that cannot be read, a value out of its range. From
-        # within ROS also if a signal has just shut it down.
-        if node is None:
-            print(f'fer_node: {error}', file=sys.stderr)
-            return 1
-        if rclpy.ok():
-            raise
     finally:
         # Under ros2 launch Ctrl-C arrives twice: the second must not break off what follows.
         _ignore_signals()

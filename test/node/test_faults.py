@@ -3,6 +3,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -322,6 +323,25 @@ def test_an_interrupt_at_any_moment_ends_the_node_in_order(
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0, output
     assert 'Traceback' not in output
+
+
+def test_an_interrupt_while_an_error_is_told_ends_the_node_in_order() -> None:
+    """A signal shuts ROS down first, which lets what is under way fail."""
+    interrupted = """
+import os, signal, sys
+from fer_perception import fer_node, node
+class Failure(RuntimeError):
+    def __str__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 'told'
+def fail(): raise Failure
+fer_node.FerNode = fail
+sys.exit(node.main([]))
+"""
+    process = subprocess.run(
+        [sys.executable, '-c', interrupted], capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert (process.returncode, process.stderr) == (0, '')
 
 
 def test_a_flood_of_images_leaves_the_newest_and_counts_the_rest(
