@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -68,6 +69,7 @@ class FerNode(LifecycleNode):
     def __init__(self, *, context: Context | None = None) -> None:
         """Declare the parameters and offer the services; loads nothing yet."""
         super().__init__('fer_node', namespace='fer', context=context)
+        self._answer_refused_transitions()
         for name, parameter in PARAMETERS.items():
             self.declare_parameter(name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -93,6 +95,23 @@ class FerNode(LifecycleNode):
             ),
             post_callback=lambda _: self._forget_faces(),
         )
+
+    def _answer_refused_transitions(self) -> None:
+        """Answer a transition that the state has not: rclpy raises, and its client would wait."""
+        service = self._service_change_state
+        change_state = service.callback
+
+        def answer(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # rclpy's RCLError
+                self.get_logger().warning(f'a transition is refused: {error}')
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def start(self) -> None:
         """Configure and activate the node, unless the parameter autostart is false."""
@@ -373,7 +392,7 @@ def spin_once(node: FerNode, executor: Executor) -> None:
     """Wait a moment for a callback of a node and run it; one that fails is reported.
 
     Not Executor.spin: a signal that arrives just before it waits does not always wake it, and a
-    request that the state machine refuses would end it.
+    callback that fails would end it.
     """
     try:
         executor.spin_once(timeout_sec=SIGNAL_PERIOD_S)

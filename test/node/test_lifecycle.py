@@ -127,15 +127,14 @@ def test_an_error_nobody_expected_leads_back_to_unconfigured(
     assert listener.change_state(CONFIGURE) and listener.change_state(ACTIVATE)
 
 
-def test_a_transition_that_is_none_does_not_end_the_node(
+def test_a_transition_that_the_state_has_not_is_refused(
     node_in_process: Callable[..., Any], listener: Listener
 ) -> None:
     node_in_process()
-    client = listener.node.create_client(ChangeState, '/fer/fer_node/change_state')
-    assert client.wait_for_service(10.0)
     for transition in (CONFIGURE, CLEANUP, 99):
-        client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-    listener.wait(lambda: False, 0.5)
+        assert not listener.change_state(transition)
+    named = Transition(label='configure')
+    assert not listener.call(ChangeState, 'change_state', transition=named).success
     assert listener.state == 'active'
 
 
