@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,25 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # of processes that tests start
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+
+def claim_ros_domain() -> socket.socket:
+    """Take a ROS domain that no other test run on this machine has, and hold it by the socket."""
+    for number in range(101):
+        domain = 1 + (os.getpid() + number) % 101  # to 101: ports of higher ones may be taken
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f'\0fer_perception test domain {domain}')  # gone with the process
+        except OSError:
+            claim.close()
+            continue
+        os.environ['ROS_DOMAIN_ID'] = str(domain)
+        return claim
+    raise RuntimeError('other test runs have all 101 ROS domains: wait for one to end')
+
+
 # Nothing of a test leaves the machine, nor meets another run's nodes.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+DOMAIN_CLAIM = claim_ros_domain()
 if os.environ.get('ROS_DISTRO') == 'humble':
     os.environ['ROS_LOCALHOST_ONLY'] = '1'
 else:
