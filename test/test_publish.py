@@ -99,6 +99,27 @@ def test_a_loop_goes_on_until_it_is_interrupted(folder: Path) -> None:
     assert published >= len(messages)
 
 
+def test_an_interrupt_while_an_error_is_handled_ends_it_in_order(folder: Path) -> None:
+    """A signal shuts ROS down first, which lets what is under way fail."""
+    interrupted = f"""
+import os, signal, sys
+from fer_perception import publish
+def fail(*arguments):
+    def ok():
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+    publish.rclpy.ok = ok
+    raise OSError('publishing failed')
+publish.publish_source = fail
+sys.argv = ['fer_publish', {str(folder)!r}]
+sys.exit(publish.main())
+"""
+    process = subprocess.run(
+        [sys.executable, '-c', interrupted], capture_output=True, text=True, timeout=60
+    )
+    assert (process.returncode, process.stderr) == (0, '')
+
+
 def test_a_missing_source_ends_with_one_line() -> None:
     command = [sys.executable, '-m', 'fer_perception.publish', 'nowhere.mp4']
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
