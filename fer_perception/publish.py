@@ -119,36 +119,41 @@ def publish_source(camera: CameraPublisher, source: Source, options: argparse.Na
             return
 
 
+def run(options: argparse.Namespace) -> int:
+    """Publish the source that the options name; return the exit code."""
+    rclpy.init()
+    try:
+        with open_source(options.source, topic=options.bag_topic) as source:
+            camera = CameraPublisher(topic=options.topic, compressed=options.compressed)
+            try:
+                camera.wait_for_subscriber(options.wait)
+                publish_source(camera, source, options)
+            finally:  # a loop is always ended by a signal
+                print(f'fer_publish: published {camera.published} images of {source.name}')
+    except (SourceError, ValueError) as error:
+        print(f'fer_publish: {error}', file=sys.stderr)
+        return 1
+    except ExternalShutdownException:
+        pass
+    except Exception:  # publishing into a context that a signal has just shut down
+        if rclpy.ok():
+            raise
+    return 0
+
+
 def main() -> int:
     """Publish until the source or the user ends it; return the exit code."""
     options = parse_arguments(remove_ros_args(sys.argv)[1:])
     use_prompt_resends()
     try:
-        rclpy.init()
-        try:
-            with open_source(options.source, topic=options.bag_topic) as source:
-                camera = CameraPublisher(topic=options.topic, compressed=options.compressed)
-                try:
-                    camera.wait_for_subscriber(options.wait)
-                    publish_source(camera, source, options)
-                finally:  # a loop is always ended by a signal
-                    print(f'fer_publish: published {camera.published} images of {source.name}')
-        except (SourceError, ValueError) as error:
-            print(f'fer_publish: {error}', file=sys.stderr)
-            return 1
-        except ExternalShutdownException:
-            pass
-        except Exception:  # publishing into a context that a signal has just shut down
-            if rclpy.ok():
-                raise
-    except KeyboardInterrupt:  # at any moment, also while such an error is handled
-        pass
+        return run(options)
+    except KeyboardInterrupt:  # at any moment, also while an error is handled
+        return 0
     finally:
         # Under ros2 launch Ctrl-C arrives twice: the second must not break off what follows.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # again: ROS has put back the former one
-    return 0
 
 
 if __name__ == '__main__':

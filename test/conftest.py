@@ -32,7 +32,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-
 def claim_ros_domain() -> socket.socket:
     """Take a ROS domain that no other test run on this machine has, and hold it by the socket."""
     for number in range(101):

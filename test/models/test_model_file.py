@@ -212,7 +212,6 @@ import re, sys
 from pathlib import Path
 from fer_perception.models.model_file import load_model
 from fer_perception.models.tensor_file import ModelFileError
-from fer_perception.pipeline import SHIPPED_FILE
 
 def most_memory():
     return int(re.search(r'VmHWM:\\s+([0-9]+) kB', Path('/proc/self/status').read_text())[1])
