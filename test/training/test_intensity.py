@@ -13,8 +13,6 @@ from fer_training.face_basis import load_face_basis
 from fer_training.intensity import estimate_intensity, with_estimated_intensity
 from fer_training.synthesis import synthesize_tracks
 
-BASIS = Path(__file__).parents[2].parent / 'shared' / 'data' / 'ict_facekit_68.npz'
-
 
 @pytest.mark.parametrize('label', ['happiness', 'sadness'])
 def test_it_follows_a_mouth_that_moves_and_comes_back(label: str) -> None:
@@ -62,12 +60,11 @@ def test_what_never_moves_is_refused_and_what_is_known_is_kept() -> None:
     assert with_estimated_intensity(unknown).intensity is not None
 
 
-def test_it_follows_the_true_intensity_of_synthetic_people() -> None:
-    if not BASIS.is_file():
-        pytest.skip('the 3D landmark basis is not there')
+def test_it_follows_the_true_intensity_of_synthetic_people(shared_data: Path) -> None:
+    basis = load_face_basis(shared_data / 'ict_facekit_68.npz')
     tracks = [
         track
-        for track in synthesize_tracks(load_face_basis(BASIS), count=140, seed=5)
+        for track in synthesize_tracks(basis, count=140, seed=5)
         if track.label == 'happiness'
         and track.intensity is not None
         and track.intensity[:3].max() < 0.02  # begins at rest
